@@ -1,0 +1,9 @@
+"""What can be wrong with one image or with a weights file; each message is one sentence for the user."""
+
+
+class ImageError(ValueError):
+    """One image cannot be used; the message says why."""
+
+
+class WeightsError(ValueError):
+    """A weights file cannot be used; the message names the file and what to give instead."""

@@ -1,0 +1,45 @@
+"""Number formats of the convolutions: what each name means on a device, and which one "auto" takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Turn "auto" into a format that this device computes fastest without visible harm.
+
+    "auto" is bf16 where the hardware multiplies it natively (CUDA of compute capability 8 on; CPUs with AVX-512 BF16
+    or AMX), else fp32. It asks for capabilities and times nothing, so it is the same in every run on a machine; the
+    final losses of both formats on real pairs are compared in docs/objective.md.
+
+    Raises:
+        ValueError: "tf32" without a CUDA device.
+
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise ValueError("precision tf32 needs a CUDA device; use fp32, bf16 or auto on the CPU")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+@contextmanager
+def convolution_precision(name: str) -> Iterator[None]:
+    """Let CUDA's fp32 arithmetic use TF32 for "tf32" and for nothing else; PyTorch's default lets convolutions."""
+    allow = name == "tf32"
+    products = torch.backends.cuda.matmul.allow_tf32
+    with torch.backends.cudnn.flags(allow_tf32=allow, benchmark=torch.backends.cudnn.benchmark):
+        torch.backends.cuda.matmul.allow_tf32 = allow
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = products

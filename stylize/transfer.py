@@ -1,0 +1,85 @@
+"""Everything loaded that style transfer needs on one device: the objective to optimise and the one to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylize.convention import CONVENTIONS
+from stylize.objective import Losses, Objective, Targets
+from stylize.precision import DTYPES, convolution_precision, resolve_precision
+from stylize.settings import TransferSettings
+from stylize.vgg import VGG19
+from stylize.weights import VGGWeights
+
+
+class StyleTransfer:
+    """VGG-19 and the objective on one device, in the precision to optimise in and in fp32 to judge by.
+
+    Args:
+        weights: VGG-19's, from `stylize.weights.load_weights`.
+        scales: Unit-RMS scales from `stylize.unit_rms.feature_scales`; None for conventions without them.
+        settings: What to do.
+        device: By default the current CUDA device, else the CPU.
+
+    Raises:
+        ValueError: Scales are missing where the convention needs them, or the precision is not to be had here.
+
+    """
+
+    def __init__(
+        self,
+        weights: VGGWeights,
+        scales: Sequence[float] | None,
+        settings: TransferSettings,
+        device: torch.device | str | None = None,
+    ) -> None:
+        convention = CONVENTIONS[settings.convention]
+        if convention.unit_rms != (scales is not None):
+            raise ValueError(f"convention {convention.name} takes {'thirteen' if convention.unit_rms else 'no'} scales")
+        self.settings = settings
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = resolve_precision(settings.precision, self.device)
+        dtype = DTYPES[self.precision]
+        exact = VGG19(weights, scales).to(self.device)
+        working = exact if dtype == torch.float32 else VGG19(weights, scales, dtype).to(self.device)
+        self.objective, self._judge = (
+            Objective(network, settings.alpha, settings.style_layers, settings.content_layer, convention.loss_unit)
+            for network in (working, exact)
+        )
+
+    def to_device(self, image: np.ndarray) -> Tensor:
+        """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]."""
+        return torch.tensor(image, device=self.device).permute(2, 0, 1).float().div(255)
+
+    def value_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Total losses [B] and gradients [B, 3, H, W] of images in the working precision.
+
+        On the CPU in fp32 the network sees one image at a time: it is as fast, and an image's bits then cannot depend
+        on its batchmates.
+        """
+        rows = len(images)
+        at_once = 1 if self.device.type == "cpu" and self.objective.network.dtype == torch.float32 else rows
+        parts = []
+        with convolution_precision(self.precision):
+            for first in range(0, rows, at_once):
+                part = slice(first, first + at_once)
+                chosen = Targets(tuple(gram[part] for gram in targets.grams), targets.content[part])
+                parts.append(self.objective.value_and_gradient(images[part], chosen))
+        return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])
+
+    def losses(self, image: np.ndarray, face: np.ndarray, painting: np.ndarray) -> Losses:
+        """Losses in fp32 of one stored image against its face and painting, each uint8 [H, W, 3], on the CPU.
+
+        This is the recorded loss: anybody can recompute it from the stored pixels, whatever the image was made with.
+        """
+        with torch.inference_mode(), convolution_precision("fp32"):
+            targets = Targets(
+                self._judge.style_targets(self.to_device(painting)[None]),
+                self._judge.content_target(self.to_device(face)[None]),
+            )
+            losses = self._judge.losses(self.to_device(image)[None], targets)
+        return Losses(losses.total.cpu(), losses.style.cpu(), losses.content.cpu())
