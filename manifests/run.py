@@ -1,0 +1,181 @@
+"""A run on disk: run.json, where its files are, and which shards are committed.
+
+OUT/README.md                                dataset card
+OUT/run.json                                 configuration, fingerprint, plan, versions
+OUT/data/train-00000-of-00396.parquet        accepted proxies
+OUT/manifest/train-00000-of-00396.parquet    one row per input face; this file is the commit of the shard
+OUT/journal/                                 files in flight; gone when the run is complete
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from manifests.commit import TEMPORARY_NAME, publish
+from manifests.errors import InputError, RunError
+from manifests.shard_name import MANIFEST_FOLDER, ShardName, planned_shards
+
+RUN_FILE: Final = "run.json"
+CARD_FILE: Final = "README.md"
+JOURNAL_FOLDER: Final = "journal"
+FORMAT: Final = 1
+"""Version of the layout above, the schemas and run.json; a reader refuses any other."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunDirectory:
+    """An opened run. Picklable; ``content`` is run.json as it was when the run was opened.
+
+    Get one from ``create``, ``find`` or ``open``.
+    """
+
+    fs: AbstractFileSystem
+    root: str
+    url: str
+    content: Mapping[str, Any]
+
+    @classmethod
+    def create(cls, url: str | os.PathLike[str], content: Mapping[str, Any]) -> "RunDirectory":
+        """Make a run with this run.json, or open the one that is there already.
+
+        Of several creators at once one wins and all get the winner's content: compare fingerprints afterwards. The
+        format version is added here. Raises InputError for a folder that holds something else and RunError where
+        ``url`` cannot be written.
+        """
+        existing = cls.find(url)
+        if existing is not None:
+            return existing
+        fs, root, url = open_filesystem(url)
+        planned_shards(content)
+        text = json.dumps({"format": FORMAT, **content}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            publish(fs, f"{root}/{RUN_FILE}", text.encode(), journal=f"{root}/{JOURNAL_FOLDER}", exclusive=True)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"cannot write to {url}: {reason}; choose a folder that you may write to") from error
+        return cls.open(url)
+
+    @classmethod
+    def find(cls, url: str | os.PathLike[str]) -> "RunDirectory | None":
+        """Open the run at ``url``; None where there is nothing yet (no such folder, or an empty one).
+
+        Raises InputError for a file, a folder that holds something else, and an unreadable or foreign run.json.
+        """
+        fs, root, url = open_filesystem(url)
+        entries = _list(fs, root)
+        if RUN_FILE in entries:
+            return cls(fs, root, url, _read_run_file(fs, root, url))
+        if not entries and fs.isfile(root):
+            raise InputError(f"{url} is a file, not a folder; choose an empty or new folder")
+        # A creator that has just started, or died before its run.json was whole, has left the journal alone.
+        in_flight = all(TEMPORARY_NAME.fullmatch(name) for name in _list(fs, f"{root}/{JOURNAL_FOLDER}"))
+        if entries and not (entries == [JOURNAL_FOLDER] and in_flight):
+            first = ", ".join(entries[:3])
+            raise InputError(
+                f"{url} holds something else (first entries: {first}) and has no run.json; "
+                "choose an empty or new folder"
+            )
+        return None
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str]) -> "RunDirectory":
+        """Open an existing run; InputError where there is none."""
+        run = cls.find(url)
+        if run is None:
+            raise InputError(f"{os.fspath(url)} has no run.json, so there is no run to read; check the path")
+        return run
+
+    def path(self, relative: str) -> str:
+        """Return the path of a file of the run (``data/….parquet``) as ``fs`` has it."""
+        return f"{self.root}/{relative}"
+
+    def publish(self, relative: str, data: bytes) -> None:
+        """Write a file of the run whole or not at all, replacing an earlier one; OSError."""
+        publish(self.fs, self.path(relative), data, journal=self.path(JOURNAL_FOLDER))
+
+    def parquet(self, relative: str) -> pq.ParquetFile:
+        """Open a Parquet file of the run; OSError or ArrowException where it is missing or damaged."""
+        if isinstance(self.fs, LocalFileSystem):
+            return pq.ParquetFile(self.path(relative), memory_map=True)
+        # fsspec's read-ahead fetches what the reader then jumps over; pre_buffer asks for the column chunks at once.
+        return pq.ParquetFile(self.fs.open(self.path(relative), "rb", cache_type="none"), pre_buffer=True)
+
+    def entries(self, folder: str) -> list[str]:
+        """List the names in a folder of the run, sorted; empty where there is no such folder."""
+        return _list(self.fs, self.path(folder))
+
+    def planned(self) -> dict[ShardName, range]:
+        """Return every planned shard with the positions of its faces in their split; InputError."""
+        return planned_shards(self.content)
+
+    def committed(self) -> set[ShardName]:
+        """Return the shards whose manifest file exists (one listing); a data file alone does not count."""
+        names = (ShardName.parse(entry) for entry in self.entries(MANIFEST_FOLDER) if entry.endswith(".parquet"))
+        return {name for name in names if name is not None}
+
+    def finish(self) -> bool:
+        """Remove the journal if every planned shard is committed; return whether that is so."""
+        if not self.planned().keys() <= self.committed():
+            return False
+        journal = self.path(JOURNAL_FOLDER)
+        if self.fs.exists(journal):
+            self.fs.rm(journal, recursive=True)
+        return True
+
+
+def open_filesystem(url: str | os.PathLike[str]) -> tuple[AbstractFileSystem, str, str]:
+    """Return the file system, the root path in it, and the address to open it again from another process.
+
+    The address of a local folder is absolute, so that a worker with another working directory finds it too. Raises
+    InputError for a protocol that fsspec does not know or whose package is not installed.
+    """
+    text = os.fspath(url)
+    if not text:
+        raise InputError("the run folder is an empty name; give a folder or a URL")
+    try:
+        fs, root = url_to_fs(text)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"cannot open {text}: {error}") from error
+    root = root.rstrip("/")
+    return fs, root, root if isinstance(fs, LocalFileSystem) else text
+
+
+def _list(fs: AbstractFileSystem, folder: str) -> list[str]:
+    fs.invalidate_cache(folder)
+    try:
+        paths = fs.ls(folder, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunError(f"cannot list {folder}: {error.strerror or error}") from error
+    # A file lists as itself, and object stores may list a folder's own marker.
+    names = {path.rstrip("/").removeprefix(folder).strip("/") for path in paths}
+    return sorted(name for name in names if name)
+
+
+def _read_run_file(fs: AbstractFileSystem, root: str, url: str) -> dict[str, Any]:
+    try:
+        content = json.loads(fs.cat_file(f"{root}/{RUN_FILE}"))
+    except ValueError as error:
+        raise InputError(
+            f"{url}/{RUN_FILE} is not readable JSON ({error}); restore the file, or build into a new folder"
+        ) from error
+    except OSError as error:
+        raise RunError(f"cannot read {url}/{RUN_FILE}: {error.strerror or error}") from error
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT:
+        raise InputError(
+            f"{url}/{RUN_FILE} has format {version!r} and this version of stylize reads format {FORMAT}; "
+            "use the version that wrote it, or build into a new folder"
+        )
+    assert isinstance(content, dict)
+    return content
