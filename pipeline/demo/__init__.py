@@ -1,0 +1,1 @@
+"""The embedded demonstration: drawn faces, drawn paintings, and the data set built of them."""
