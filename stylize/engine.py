@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -111,7 +111,7 @@ def repaint(
 
     """
     jobs: list[FaceJob] = []
-    stream = prefetch(faces, lambda job: _load_face(job, transfer))
+    stream = prefetch(faces, lambda job: load_face(job, transfer))
     while True:
         for job, face in stream:
             if isinstance(face, np.ndarray):
@@ -121,7 +121,7 @@ def repaint(
             return
         engine = _Engine(transfer, draw, face.shape[:2], batch_size, on_attempt)
         yield from engine.run(chain([(job, face)], stream), postponed=jobs)
-        stream = prefetch(jobs, lambda job: _load_face(job, transfer))
+        stream = prefetch(jobs, lambda job: load_face(job, transfer))
         jobs = []
 
 
@@ -137,6 +137,22 @@ def choose_batch_size(transfer: StyleTransfer, height: int, width: int) -> int:
     return int(max(1, min(256, 0.6 * free // (per_pixel * height * width))))
 
 
+def make_optimiser(transfer: StyleTransfer, rows: int, size: Sequence[int]) -> BatchedLBFGS:
+    """Make the optimiser that the settings describe, for `rows` images of size (height, width)."""
+    settings, (height, width) = transfer.settings, size
+    low_pass = LowPassPreconditioner(height, width, exponent=settings.filter_exponent, device=transfer.device)
+    return BatchedLBFGS(
+        rows,
+        (3, height, width),
+        history=settings.history,
+        max_evaluations=settings.evaluations,
+        precondition=low_pass if settings.filter_exponent else None,
+        tolerance=settings.tolerance,
+        slack=_SLACK[transfer.precision],
+        device=transfer.device,
+    )
+
+
 class _Engine:
     """Slots for faces of one size."""
 
@@ -144,7 +160,7 @@ class _Engine:
         self,
         transfer: StyleTransfer,
         draw: Draw,
-        size: tuple[int, ...],
+        size: Sequence[int],
         batch_size: int | None,
         on_attempt: Callable[[str, Attempt], None],
     ) -> None:
@@ -156,17 +172,7 @@ class _Engine:
         self._slots: list[_Work | None] = [None] * (batch_size or choose_batch_size(transfer, *size))
         self._targets: Targets | None = None
         self._results: deque[FaceResult] = deque()
-        exponent = self._settings.filter_exponent
-        self._optimiser = BatchedLBFGS(
-            len(self._slots),
-            (3, *size),
-            history=self._settings.history,
-            max_evaluations=self._settings.evaluations,
-            precondition=LowPassPreconditioner(*size, exponent=exponent, device=transfer.device) if exponent else None,
-            tolerance=self._settings.tolerance,
-            slack=_SLACK[transfer.precision],
-            device=transfer.device,
-        )
+        self._optimiser = make_optimiser(transfer, len(self._slots), size)
 
     def run(self, stream: Iterator[tuple[FaceJob, np.ndarray | str]], postponed: list[FaceJob]) -> Iterator[FaceResult]:
         """Repaint the stream's faces of this engine's size; append jobs of other sizes to `postponed`."""
@@ -252,7 +258,7 @@ class _Engine:
 
     def _finish(self, row: int, work: _Work, stop: Stop) -> None:
         """Judge a finished attempt by its image as stored; start the next attempt or conclude the face."""
-        pixels = self._optimiser.x[row].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        pixels = self._transfer.to_pixels(self._optimiser.x[row])
         encoded = encode_image(pixels, self._settings.image_format)
         stored = pixels if self._settings.image_format in LOSSLESS else decode_image(encoded)
         losses = self._transfer.losses(stored, work.face, work.painting)
@@ -301,7 +307,7 @@ class _Engine:
         )
 
 
-def _load_face(job: FaceJob, transfer: StyleTransfer) -> np.ndarray | str:
+def load_face(job: FaceJob, transfer: StyleTransfer) -> np.ndarray | str:
     """Read, decode and fit a face; the reason if that fails."""
     try:
         face = decode_image(job.read())

@@ -95,23 +95,6 @@ class BatchedLBFGS:
         self._steepest = zeros(batch, dtype=torch.bool)
         self._window_value = zeros(batch)
 
-    # Of every per-sample tensor, the axis of samples: for `keep`.
-    _PER_SAMPLE = [
-        "trial",
-        "x",
-        "value",
-        "stop",
-        "evaluations",
-        "_gradient",
-        "_direction",
-        "_step",
-        "_gamma",
-        "_backtracks",
-        "_steepest",
-        "_window_value",
-    ]
-    _PER_PAIR = ["_S", "_Y", "_usable"]
-
     def start(self, row: int, x: Tensor) -> None:
         """Begin anew in one row at x, [*shape], with a fresh history; the other rows are not touched."""
         self.trial[row] = x.clamp(self._lower, self._upper)
@@ -123,10 +106,9 @@ class BatchedLBFGS:
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these, in this order."""
         index = torch.tensor(rows, device=self.x.device)
-        for name in self._PER_SAMPLE:
-            setattr(self, name, getattr(self, name).index_select(0, index))
-        for name in self._PER_PAIR:
-            setattr(self, name, getattr(self, name).index_select(1, index))
+        for name, tensor in vars(self).items():
+            if isinstance(tensor, Tensor):
+                setattr(self, name, tensor.index_select(1 if name in {"_S", "_Y", "_usable"} else 0, index))
 
     def tell(self, value: Tensor, gradient: Tensor) -> None:
         """Take the values [B] and gradients [B, *shape] at `trial`, and set the next `trial`.

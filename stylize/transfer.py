@@ -55,6 +55,10 @@ class StyleTransfer:
         """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]."""
         return torch.tensor(image, device=self.device).permute(2, 0, 1).float().div(255)
 
+    def to_pixels(self, image: Tensor) -> np.ndarray:
+        """Round an image on the device, [3, H, W] in [0, 1], to uint8 [H, W, 3] as it will be stored."""
+        return image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+
     def value_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Total losses [B] and gradients [B, 3, H, W] of images in the working precision.
 
