@@ -19,21 +19,29 @@ def gram_matrix(features: Tensor) -> Tensor:
         else is in the batch.
 
     """
-    return _product(_flatten(features))
+    return _gram(_positions(features))
 
 
-def _flatten(features: Tensor) -> Tensor:
-    """Features as [B, C, H·W], scaled by 1/√(C·H·W) first: sums of half-precision squares would overflow."""
-    flat = features.flatten(2)
-    flat = flat if flat.dtype == torch.float64 else flat.float()
-    return flat * float((flat.shape[1] * flat.shape[2]) ** -0.5)
+def _positions(features: Tensor) -> Tensor:
+    """Features as [B, H·W, C]: for channels-last memory a view, so that no layout is ever converted."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _product(flat: Tensor) -> Tensor:
-    if flat.is_cuda:
-        return torch.bmm(flat, flat.mT)
+def _gram(positions: Tensor) -> Tensor:
+    """Gram matrices of [B, H·W, C]; in fp32 or better, where sums of squares neither overflow nor lose digits."""
+    exact = positions if positions.dtype == torch.float64 else positions.float()
+    return _products(exact.mT, exact) / (positions.shape[1] * positions.shape[2])
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix products [B, n, k] · [B, k, m]."""
+    if left.is_cuda:
+        return torch.bmm(left, right)
     # On the CPU, the order of a batched product's sums depends on the batch size: multiply one image at a time.
-    return torch.stack([image @ image.mT for image in flat])
+    products = left.new_empty(len(left), left.shape[1], right.shape[2])
+    for product, one, other in zip(products, left, right, strict=True):
+        torch.mm(one, other, out=product)
+    return products
 
 
 class _StyleLoss(torch.autograd.Function):
@@ -41,22 +49,18 @@ class _StyleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
-        flat = _flatten(features)
-        difference = _product(flat) - target
+        difference = _gram(_positions(features)) - target
         ctx.save_for_backward(features, difference)
         return 0.25 * difference.square().sum((1, 2))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         features, difference = ctx.saved_tensors
-        channels, positions = features.shape[1], features.shape[2] * features.shape[3]
-        weight = difference * (gradients[0] / (channels * positions)).view(-1, 1, 1)
-        flat = features.flatten(2).to(weight.dtype)
-        if flat.is_cuda:
-            product = torch.bmm(weight, flat)
-        else:
-            product = torch.stack([left @ right for left, right in zip(weight, flat, strict=True)])
-        return product.view(features.shape).to(features.dtype), None
+        positions = _positions(features)
+        weight = difference * (gradients[0] / (positions.shape[1] * positions.shape[2])).view(-1, 1, 1)
+        # In the features' own precision: the sum is over channels alone, and the result is rounded to it anyway.
+        product = _products(positions, weight.to(positions.dtype))
+        return product.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2), None
 
 
 def style_loss(features: Tensor, target: Tensor) -> Tensor:
