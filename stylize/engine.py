@@ -21,7 +21,7 @@ from stylize.preconditioner import LowPassPreconditioner
 from stylize.prefetch import prefetch
 from stylize.retry import UNREADABLE_PAINTING, Attempt, Verdict, judge, judge_exhausted
 from stylize.transfer import StyleTransfer
-from stylize.vgg import MINIMUM_SIDE
+from stylize.weights import MINIMUM_SIDE
 
 # Faces are repainted at their own size unless one is given; beyond this a slot takes gigabytes (docs/objective.md).
 MAX_WORKING_PIXELS = 1024 * 1024

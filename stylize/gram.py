@@ -60,7 +60,7 @@ class _StyleLoss(torch.autograd.Function):
         weight = difference * (gradients[0] / (positions.shape[1] * positions.shape[2])).view(-1, 1, 1)
         # In the features' own precision: the sum is over channels alone, and the result is rounded to it anyway.
         product = _products(positions, weight.to(positions.dtype))
-        return product.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2), None
+        return product.view(*product.shape[:1], *features.shape[2:], -1).permute(0, 3, 1, 2), None
 
 
 def style_loss(features: Tensor, target: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from stylize.convention import CONTENT_LAYER, CONVENTIONS, STYLE_LAYERS
 from stylize.encode import IMAGE_FORMATS
 from stylize.precision import PRECISIONS
-from stylize.vgg import MINIMUM_SIDE
-from stylize.weights import LAYERS
+from stylize.weights import LAYERS, MINIMUM_SIDE
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import vgg19
 
 from stylize.weights import CONVOLUTIONS, LAYERS, VGGWeights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MINIMUM_SIDE = 16  # four poolings before conv5_1
 
 
 class VGG19(nn.Module):
@@ -35,6 +33,8 @@ class VGG19(nn.Module):
     def __init__(
         self, weights: VGGWeights, scales: Sequence[float] | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
+        from torchvision.models import vgg19  # noqa: PLC0415  # seconds to import, which not every process needs
+
         super().__init__()
         with torch.device("meta"):  # the architecture alone: no memory and no initialisation of 143 million numbers
             features = vgg19(weights=None).features[: CONVOLUTIONS[-1][1] + 2]

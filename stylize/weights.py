@@ -34,6 +34,7 @@ CONVOLUTIONS: tuple[tuple[str, int, int, int], ...] = (
     ("conv4_4", 25, 512, 512),
     ("conv5_1", 28, 512, 512),
 )
+MINIMUM_SIDE = 16  # pixels: four poolings come before conv5_1
 LAYERS: tuple[str, ...] = tuple(layer for layer, *_ in CONVOLUTIONS)
 
 

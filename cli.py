@@ -1,0 +1,272 @@
+"""The command line: parse, call one function of `pipeline`, print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    """WIDTHxHEIGHT in pixels."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        width, separator, height = str(value).lower().partition("x")
+        if not (separator and width.isdecimal() and height.isdecimal()):
+            self.fail(f'"{value}" is not WIDTHxHEIGHT, as in 178x218', param, ctx)
+        return int(width), int(height)
+
+
+class _BatchSize(click.ParamType[int | None]):
+    """A whole number, or "auto"."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f'"{value}" is neither a whole number from 1 on nor auto', param, ctx)
+        return int(value)
+
+
+def _names(value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_inputs = _options(
+    click.option("--faces", required=True, metavar="PATH", help="Celeb-A, or any folder or Parquet copy of faces."),
+    click.option("--paintings", required=True, metavar="PATH", help="WikiArt, or any folder or Parquet copy."),
+)
+_moved_inputs = _options(
+    click.option("--faces", metavar="PATH", help="Where the faces are now, if not where run.json says."),
+    click.option("--paintings", metavar="PATH", help="Where the paintings are now."),
+)
+_transfer = _options(
+    click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, or a checkpoint's path."),
+    click.option("--evaluations", type=int, help="Of the objective, per attempt at most."),
+    click.option("--alpha", type=float, help="Weight of the content loss."),
+    click.option("--convention", help="How the loss is normalised: personart or raw."),
+    click.option("--style-layers", metavar="L,L,…", help="VGG-19 layers of the style loss."),
+    click.option("--content-layer", metavar="L", help="VGG-19 layer of the content loss."),
+    click.option("--precision", help="Of the convolutions: auto, fp32, tf32 or bf16."),
+    click.option("--size", type=_Size(), help="Working size; by default every face keeps its own."),
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _user_errors(command: Command) -> Command:
+    """Turn what a user can mend into one sentence and an exit code: 2 for wrong usage, 1 for failure."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        # Imported here: torch and Dask take seconds that --help must not.
+        from pipeline.build import Interrupted  # noqa: PLC0415
+        from pipeline.errors import FAILURES, USAGE_ERRORS  # noqa: PLC0415
+
+        try:
+            return command(*args, **kwargs)
+        except Interrupted as error:
+            _fail(error, 130)  # as shells report a program ended by Ctrl-C
+        except KeyboardInterrupt:
+            _fail("stopped", 130)
+        except USAGE_ERRORS as error:
+            _fail(error, 2)
+        except FAILURES as error:
+            _fail(error, 1)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _fail(error: object, code: int) -> None:
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(code)
+
+
+def _print(lines: list[str], document: dict[str, Any], as_json: bool) -> None:
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
+
+
+def _notice(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="stylize")
+def main() -> None:
+    """Build artistic proxy data sets: every face repainted in the style of a random painting, labels kept."""
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@_inputs
+@click.option("--paintings-csv", metavar="FILE", help="Artist, genre, style and title of the paintings.")
+@_transfer
+@click.option("--threshold", type=float, help="Redraw the painting while the final loss is this or more.")
+@click.option("--max-attempts", type=int, help="Paintings tried per face.")
+@click.option("--image-format", help="png, webp (both lossless) or jpeg.")
+@click.option("--shard-size", type=int, help="Faces per shard.")
+@click.option("--split", metavar="S,S,…", help="Build these splits only, out of train, valid, test.")
+@click.option("--limit", type=int, help="Build this many faces only, shared out over the splits.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the pairing of faces and paintings.")
+@click.option("--strict", is_flag=True, help="Refuse inputs that disagree with themselves.")
+@click.option("--workers", type=int, help="Local workers; by default one per GPU, or per four cores.")
+@click.option("--batch-size", type=_BatchSize(), default="auto", show_default=True, help="Faces in flight per worker.")
+@click.option("--scheduler", metavar="ADDRESS", help="Attach to a running Dask scheduler.")
+@click.option("--scheduler-file", metavar="FILE", help="Attach to the scheduler that wrote this file.")
+@click.option("--tls-ca-file", metavar="FILE", help="Certificate authority, PEM.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate, PEM.")
+@click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost, and do nothing.")
+@_json
+@_user_errors
+def build(out: str, faces: str, paintings: str, **options: Any) -> None:
+    """Repaint a face data set into OUT, or finish what an earlier run of the same command left undone."""
+    from pipeline.build import build as build_run  # noqa: PLC0415
+    from pipeline.build import dry_run  # noqa: PLC0415
+    from pipeline.config import BuildConfig, ExecutionConfig  # noqa: PLC0415
+    from pipeline.inspection import status_lines  # noqa: PLC0415
+    from pipeline.transfer_settings import from_options  # noqa: PLC0415
+
+    take = options.pop
+    as_json, csv, strict, weights = take("as_json"), take("paintings_csv"), take("strict"), take("weights")
+    execution = ExecutionConfig(**{name: take(name) for name in _EXECUTION})
+    dry, seed, limit, splits = take("dry_run"), take("seed"), take("limit"), _names(take("split"))
+    sharding = {} if (size := take("shard_size")) is None else {"shard_size": size}
+    config = BuildConfig(from_options(_layers(options)), seed=seed, splits=splits, limit=limit, **sharding)
+    if dry:
+        plan = dry_run(out, faces, paintings, config, paintings_csv=csv, strict=strict)
+        _print(plan.lines(), plan.as_dict(), as_json)
+        return
+    summary = build_run(
+        *(out, faces, paintings, config, execution),
+        weights=weights,
+        paintings_csv=csv,
+        strict=strict,
+        quiet=as_json,
+        notify=_notice,
+    )
+    _print(status_lines(summary.status), summary.status.as_dict(), as_json)
+
+
+_EXECUTION = ("workers", "batch_size", "scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")
+
+
+def _layers(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "style_layers": _names(options["style_layers"])}
+
+
+@main.command()
+@click.argument("out", default="stylize-demo", metavar="[OUT]")
+@click.option("--weights", default="random", show_default=True, help="random, imagenet, or a checkpoint's path.")
+@click.option("--workers", type=int, help="Local workers.")
+@_user_errors
+def demo(out: str, weights: str, workers: int | None) -> None:
+    """Draw cartoon faces and paintings into OUT (default: stylize-demo), and build a small data set of them."""
+    from pipeline.config import ExecutionConfig  # noqa: PLC0415
+    from pipeline.demo.demo import run_demo  # noqa: PLC0415
+    from pipeline.inspection import status_lines  # noqa: PLC0415
+
+    result = run_demo(out, weights=weights, execution=ExecutionConfig(workers=workers), notify=_notice)
+    for line in (*status_lines(result.summary.status), *result.report.lines()):
+        click.echo(line)
+    click.echo(f"contact sheet: {result.sheet}")
+
+
+@main.command()
+@_inputs
+@_transfer
+@click.option("--pairs", type=int, default=64, show_default=True, help="How many pairs to measure.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and the pairing.")
+@click.option("-o", "--output", default="calibration.png", show_default=True, help="Histogram and curve, PNG.")
+@_json
+@_user_errors
+def calibrate(faces: str, paintings: str, **options: Any) -> None:
+    """Measure final losses on your own pairs, and suggest a threshold that accepts nine in ten."""
+    from pipeline.calibrate import calibrate as measure  # noqa: PLC0415
+    from pipeline.calibration_report import calibration_dict, calibration_lines, plot_calibration  # noqa: PLC0415
+    from pipeline.transfer_settings import from_options  # noqa: PLC0415
+
+    take = options.pop
+    as_json, output, weights, pairs, seed = (take(name) for name in ("as_json", "output", "weights", "pairs", "seed"))
+    with click.progressbar(length=pairs, label="pairs", file=sys.stderr) as bar:
+        result = measure(
+            *(faces, paintings, from_options(_layers(options))),
+            weights=weights,
+            pairs=pairs,
+            seed=seed,
+            on_pair=lambda _: bar.update(1),
+        )
+    plot_calibration(result, output)
+    _print(calibration_lines(result), calibration_dict(result), as_json)
+    _notice(f"histogram: {output}")
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@_json
+@_user_errors
+def status(out: str, as_json: bool) -> None:
+    """Say how far the run in OUT is, from its files alone."""
+    from pipeline import inspection  # noqa: PLC0415
+
+    found = inspection.status(out)
+    _print(inspection.status_lines(found), found.as_dict(), as_json)
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@click.option("--recompute", is_flag=True, help="Recompute recorded losses of a sample from the stored pixels, too.")
+@click.option("--sample", type=click.IntRange(1), default=16, show_default=True, help="Proxies to recompute.")
+@_moved_inputs
+@click.option("--weights", help="Where the weights are now, if not where run.json says.")
+@_json
+@_user_errors
+def verify(out: str, recompute: bool, as_json: bool, **options: Any) -> None:
+    """Check every digest, row count, schema and label of the run in OUT; exit 1 if anything is wrong."""
+    from pipeline.inspection import verify_run  # noqa: PLC0415
+
+    report = verify_run(out, recompute_losses=recompute, **options)
+    _print(report.lines(), report.as_dict(), as_json)
+    if not report.clean:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@click.option("-o", "--output", default="sheet.png", show_default=True, metavar="FILE", help="Where to write the PNG.")
+@click.option("-n", "--count", type=click.IntRange(1), default=12, show_default=True, help="Faces on the sheet.")
+@click.option("--columns", type=click.IntRange(1), default=3, show_default=True, help="Faces in a row.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@_moved_inputs
+@_json
+@_user_errors
+def preview(out: str, output: str, as_json: bool, **options: Any) -> None:
+    """Draw a contact sheet of the run in OUT: face, painting, proxy, loss."""
+    from pipeline.inspection import preview as draw  # noqa: PLC0415
+
+    shown = draw(out, output, **options)
+    _print([f"contact sheet of {len(shown)} faces: {output}"], {"sheet": output, "image_ids": shown}, as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stages that turn one data set into another, on a Dask cluster."""

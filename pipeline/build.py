@@ -1,0 +1,242 @@
+"""Build a data set of artistic proxies: plan, check, hand out shards, commit, finish; resume is the same call again."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future
+
+from manifests.dataset_card import card
+from manifests.errors import InputError, RunError
+from manifests.faces import read_faces
+from manifests.paintings import PaintingCatalogue, read_paintings
+from manifests.run import CARD_FILE, RunDirectory
+from manifests.shard_name import ShardName
+from manifests.status import RunStatus, read_status
+from pipeline.cluster import cluster_client, scheduler_address
+from pipeline.config import BuildConfig, ExecutionConfig, refuse_changes
+from pipeline.estimate import Estimate, estimate
+from pipeline.network import NetworkReference, reference
+from pipeline.pairing import draws
+from pipeline.plan import Plan, make_plan
+from pipeline.progress import TOPIC, Progress
+from pipeline.run_document import input_paths, plan_document, run_document
+from pipeline.shard_task import Engine, run_shard, stop
+from pipeline.signals import ignore_interrupts, terminate_like_interrupt
+from pipeline.submission import hand_out
+from stylize.decode import decode_image
+from stylize.errors import ImageError
+
+PAINTING_SAMPLE = 16
+
+
+class Interrupted(RunError):  # noqa: N818  # not an error of anybody's
+    """The user stopped the build; the run can be resumed."""
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """A finished build.
+
+    Attributes:
+        status: of the whole run: faces by split and status, attempts, loss quantiles.
+        shards_done: committed by this execution.
+        shards_skipped: committed before.
+        problems: sentences about disagreements in the inputs, and what was filled in.
+    """
+
+    status: RunStatus
+    shards_done: int
+    shards_skipped: int
+    problems: tuple[str, ...]
+
+
+def build(
+    out: str | os.PathLike[str],
+    faces: str | os.PathLike[str],
+    paintings: str | os.PathLike[str],
+    config: BuildConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    *,
+    weights: str = "imagenet",
+    paintings_csv: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    quiet: bool = False,
+    notify: Callable[[str], None] = lambda sentence: None,
+    engine: Engine | None = None,
+) -> BuildSummary:
+    """Build the data set, or what is missing of it.
+
+    Args:
+        out: folder or fsspec URL of the run; new, empty, or holding the same run.
+        faces: faces, as `manifests.faces.read_faces` takes them.
+        paintings: paintings, as `manifests.paintings.read_paintings` takes them.
+        config: what decides the result.
+        execution: where and how fast.
+        weights: as `stylize.weights.load_weights` takes them.
+        paintings_csv: labels of the paintings.
+        strict: make disagreements in the inputs errors.
+        quiet: show no progress.
+        notify: called with sentences the user should see before the work begins.
+        engine: for tests, see `pipeline.shard_task.run_shard`.
+
+    Raises:
+        InputError: wrong input or usage, settings other than the run's included.
+        WeightsError: the weights cannot be loaded.
+        RunError: the run failed although the input was right; it can be resumed.
+        Interrupted: Ctrl-C or SIGTERM; it can be resumed.
+    """
+    config, execution = config or BuildConfig(), execution or ExecutionConfig()
+    scheduler_address(execution)  # a malformed one is told before the folder is made
+    with terminate_like_interrupt():
+        try:
+            existing, plan, problems = _prepare(
+                out, faces, paintings, config, paintings_csv=paintings_csv, strict=strict
+            )
+            for problem in problems:
+                notify(problem)
+            _check_paintings(plan.paintings, config.seed)
+            network = reference(weights, config.seed, config.transfer.convention, _recorded(existing))
+            paths = input_paths(faces=faces, paintings=paintings, paintings_csv=paintings_csv, weights=network.source)
+            run = _open(out, existing, run_document(plan, network, paths))
+        except KeyboardInterrupt:
+            raise Interrupted("Stopped before the work began; run the same command again.") from None
+        committed = run.committed()
+        missing = [name for name in plan.shards if name not in committed]
+        if missing:
+            _execute(run, plan, network, missing, execution, engine=engine, quiet=quiet)
+        return _finish(run, len(missing), len(plan.shards) - len(missing), problems)
+
+
+def dry_run(
+    out: str | os.PathLike[str],
+    faces: str | os.PathLike[str],
+    paintings: str | os.PathLike[str],
+    config: BuildConfig | None = None,
+    *,
+    paintings_csv: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+) -> Estimate:
+    """Plan a build and estimate its cost; writes nothing, loads no weights, starts no worker.
+
+    Raises:
+        InputError: as `build`.
+    """
+    config = config or BuildConfig()
+    existing, plan, _ = _prepare(out, faces, paintings, config, paintings_csv=paintings_csv, strict=strict)
+    if existing is None:
+        return estimate(plan)
+    document = plan_document(plan)
+    refuse_changes(existing.content, {**existing.content, **document}, existing.url)
+    done = [name for name in existing.committed() if name in plan.shards]
+    return estimate(plan, len(done), sum(len(plan.shards[name]) for name in done))
+
+
+def _prepare(
+    out: str | os.PathLike[str],
+    faces: str | os.PathLike[str],
+    paintings: str | os.PathLike[str],
+    config: BuildConfig,
+    *,
+    paintings_csv: str | os.PathLike[str] | None,
+    strict: bool,
+) -> tuple[RunDirectory | None, Plan, tuple[str, ...]]:
+    existing = RunDirectory.find(out)  # first: refusing a foreign folder should not take a catalogue's time
+    face_catalogue = read_faces(faces, strict=strict)
+    painting_catalogue = read_paintings(paintings, csv=paintings_csv, strict=strict)
+    problems = (*face_catalogue.problems, *face_catalogue.notes, *painting_catalogue.problems)
+    return existing, make_plan(face_catalogue, painting_catalogue, config), problems
+
+
+def _check_paintings(paintings: PaintingCatalogue, seed: int) -> None:
+    """Refuse a catalogue of which not one sampled painting can be decoded, before any GPU time is spent on it."""
+    sample = draws(seed, "preflight", paintings.table.num_rows, PAINTING_SAMPLE)
+    first = ""
+    for index in sample:
+        try:
+            decode_image(paintings.source.read(paintings.table["locator"][index].as_py()))
+            return
+        except (ImageError, InputError, OSError) as error:
+            first = first or f"{paintings.table['painting'][index].as_py()}: {error}"
+    raise InputError(
+        f'none of the first {len(sample)} paintings sampled from "{paintings.source.root}" could be read ({first})'
+    )
+
+
+def _recorded(run: RunDirectory | None) -> tuple[str, tuple[float, ...] | None] | None:
+    if run is None:
+        return None
+    scales = run.content.get("objective", {}).get("scales")
+    return run.content.get("weights", {}).get("digest", ""), None if scales is None else tuple(scales)
+
+
+def _open(out: str | os.PathLike[str], existing: RunDirectory | None, document: Mapping[str, Any]) -> RunDirectory:
+    run = existing or RunDirectory.create(out, document)
+    refuse_changes(run.content, document, run.url)
+    return run
+
+
+def _execute(
+    run: RunDirectory,
+    plan: Plan,
+    network: NetworkReference,
+    missing: list[ShardName],
+    execution: ExecutionConfig,
+    *,
+    engine: Engine | None,
+    quiet: bool,
+) -> None:
+    token = uuid.uuid4().hex
+    progress = Progress(
+        token,
+        faces=plan.face_count,
+        shards=len(plan.shards),
+        faces_done=plan.face_count - sum(len(plan.shards[name]) for name in missing),
+        shards_done=len(plan.shards) - len(missing),
+        quiet=quiet,
+    )
+
+    def submit(client: Client, name: ShardName, submission: int, resources: dict[str, float]) -> Future:
+        spec = plan.spec(name, network, run.url, execution.batch_size, token)
+        key = f"{name}-{token[:8]}-{submission}"
+        return client.submit(run_shard, spec, engine, key=key, pure=False, resources=resources, retries=0)
+
+    try:
+        with contextlib.closing(progress), cluster_client(execution) as client:
+            client.subscribe_topic(TOPIC, progress.on_event)
+            try:
+                hand_out(client, missing, submit, progress)
+            except BaseException:
+                ignore_interrupts()
+                with contextlib.suppress(Exception):
+                    client.run(stop, token, wait=False)
+                raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped: {_how_far(run, plan)}; run the same command again to resume.") from None
+    except RunError as error:
+        raise RunError(f"{error}. {_how_far(run, plan)}; run the same command again to resume") from error.__cause__
+
+
+def _finish(run: RunDirectory, done: int, skipped: int, problems: tuple[str, ...]) -> BuildSummary:
+    status = read_status(run)
+    if not status.complete:
+        reason = status.unreadable[0] if status.unreadable else "a shard is missing"
+        raise RunError(f'"{run.url}" is not complete: {reason}')
+    run.publish(CARD_FILE, card(run.content, status.faces).encode())
+    run.finish()
+    total = sum(sum(counts.values()) for counts in status.faces.values())
+    if status.total("failed") == total:
+        raise RunError(
+            f'all {total} faces failed; the column "error" of {run.url}/manifest says why. '
+            "Put it right and build into another directory"
+        )
+    return BuildSummary(status, done, skipped, problems)
+
+
+def _how_far(run: RunDirectory, plan: Plan) -> str:
+    total = len(plan.shards)
+    done = len(plan.shards.keys() & run.committed())
+    return f"{done} of {total} shard{'s are' if total != 1 else ' is'} complete"

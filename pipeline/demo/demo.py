@@ -1,0 +1,83 @@
+"""The main job on an embedded default: draw faces and paintings, build a data set of them, verify it, show it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import InputError, RunError
+from pipeline.build import BuildSummary, build
+from pipeline.config import BuildConfig, ExecutionConfig
+from pipeline.demo.cartoon_faces import draw_celeba
+from pipeline.demo.procedural_paintings import draw_wikiart
+from pipeline.inspection import Report, preview, verify_run
+from stylize.settings import TransferSettings
+
+IDENTITIES, IMAGES_PER_IDENTITY, PAINTINGS = 8, 4, 12
+EVALUATIONS = 20
+# Of the drawn faces with random weights, after 20 evaluations: a few of the 32 need a second painting.
+THRESHOLD = 600.0
+
+FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE = "celeba", "wikiart", "dataset", "contact-sheet.png"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where everything is, and what came of it."""
+
+    dataset: Path
+    sheet: Path
+    summary: BuildSummary
+    report: Report
+
+
+def run_demo(
+    out: str | os.PathLike[str],
+    *,
+    weights: str = "random",
+    execution: ExecutionConfig | None = None,
+    notify: Callable[[str], None] = lambda sentence: None,
+) -> Demo:
+    """Draw 32 cartoon faces of 8 identities and 12 paintings under `out`, and build, verify and preview a data set.
+
+    Running it again resumes it. Needs no download and no data: with "random" weights the proxies show that everything
+    works and nothing more.
+
+    Args:
+        out: new, empty, or of an earlier demo.
+        weights: as `stylize.weights.load_weights` takes them.
+        execution: where and how fast.
+        notify: called with what is being done.
+
+    Raises:
+        InputError: `out` holds something else.
+        RunError: the build failed, or the data set it made is not clean.
+    """
+    root = Path(out)
+    entries = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
+    if foreign := sorted(entries - {FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE}):
+        raise InputError(f'"{root}" holds something else ({foreign[0]}); choose an empty or new folder')
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        notify(f"drawing {IDENTITIES * IMAGES_PER_IDENTITY} faces and {PAINTINGS} paintings under {root}")
+        draw_celeba(root / FACES_FOLDER, identities=IDENTITIES, images_per_identity=IMAGES_PER_IDENTITY)
+        draw_wikiart(root / PAINTINGS_FOLDER, count=PAINTINGS)
+    except OSError as error:
+        raise RunError(f'"{root}" cannot be written ({error.strerror}); choose another folder') from error
+    if weights == "random":
+        notify("random weights: a smoke run, the proxies mean nothing; give --weights imagenet for real ones")
+    transfer = TransferSettings(evaluations=EVALUATIONS, threshold=THRESHOLD)
+    summary = build(
+        root / DATASET_FOLDER,
+        root / FACES_FOLDER,
+        root / PAINTINGS_FOLDER,
+        BuildConfig(transfer, shard_size=8),
+        execution,
+        weights=weights,
+        notify=notify,
+    )
+    report = verify_run(root / DATASET_FOLDER)
+    if not report.clean:
+        raise RunError(f"the demo's data set is not clean: {report.findings[0]}")
+    preview(root / DATASET_FOLDER, root / SHEET_FILE)
+    return Demo(root / DATASET_FOLDER, root / SHEET_FILE, summary, report)

@@ -1,0 +1,10 @@
+"""The kinds of errors that are a user's business: which exit code each means."""
+
+from manifests.errors import InputError, RunError
+from stylize.errors import WeightsError
+
+USAGE_ERRORS = (InputError, WeightsError)
+"""Wrong input or usage: exit code 2."""
+
+FAILURES = (RunError, OSError)
+"""The input was right and the work failed: exit code 1."""

@@ -1,0 +1,124 @@
+"""Finished proxies beside the photograph and the painting they were made from."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests import schema
+from manifests.errors import InputError
+from manifests.faces import FaceCatalogue, read_faces
+from manifests.image_source import ImageSource
+from manifests.paintings import PaintingCatalogue, read_paintings
+from manifests.run import RunDirectory
+from stylize.decode import decode_image
+from stylize.errors import ImageError
+from stylize.fit import cover
+
+_COLUMNS = (schema.IMAGE_ID, schema.STATUS, schema.PAINTING, schema.LOSS, schema.DATA_FILE, schema.DATA_ROW)
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One accepted face.
+
+    Attributes:
+        row: its manifest row.
+        face, painting, proxy: uint8 [H, W, 3], all of the proxy's size, fitted as the engine fitted them.
+    """
+
+    row: Mapping[str, Any]
+    face: npt.NDArray[np.uint8]
+    painting: npt.NDArray[np.uint8]
+    proxy: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The catalogues that a run was made from."""
+
+    faces: FaceCatalogue
+    paintings: PaintingCatalogue
+
+
+def open_inputs(
+    run: RunDirectory, faces: str | os.PathLike[str] | None, paintings: str | os.PathLike[str] | None
+) -> Inputs:
+    """Open the inputs of a run where run.json says they were, or where the caller says they are now.
+
+    Raises:
+        InputError: they are not there, or have changed since the run was made.
+    """
+    recorded: Mapping[str, str] = run.content.get("paths", {})
+    places: dict[str, str | os.PathLike[str]] = {}
+    for name, given in (("faces", faces), ("paintings", paintings)):
+        place = given or recorded.get(name)
+        if place is None or not os.path.exists(place):
+            raise InputError(f"the {name} of this run are not at {place}; say where they are with --{name}")
+        places[name] = place
+    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"]))
+    for name, digest in (("faces", inputs.faces.digest), ("paintings", inputs.paintings.digest)):
+        if digest != run.content["inputs"][name]["digest"]:
+            raise InputError(f'the {name} at "{places[name]}" are not those that the run was made from')
+    return inputs
+
+
+def sample_triples(run: RunDirectory, inputs: Inputs, count: int, seed: int = 0) -> list[Triple]:
+    """Take a seeded sample of the accepted faces of all committed shards, in the order of the run.
+
+    Args:
+        run: finished or not.
+        inputs: its catalogues.
+        count: at most so many.
+        seed: of the choice.
+
+    Raises:
+        InputError: nothing is accepted yet, or an image cannot be read any more.
+    """
+    committed = run.committed()
+    manifests = [
+        run.parquet(name.manifest_file).read(columns=list(_COLUMNS)) for name in run.planned() if name in committed
+    ]
+    rows = pa.concat_tables(manifests) if manifests else pa.table({name: [] for name in _COLUMNS})
+    accepted = rows.filter(pc.equal(rows[schema.STATUS].cast(pa.string()), schema.ACCEPTED))
+    if not accepted.num_rows:
+        raise InputError(f'"{run.url}" has no accepted proxy yet; let the build commit a shard first')
+    chosen = np.random.default_rng(seed).choice(accepted.num_rows, min(count, accepted.num_rows), replace=False)
+    faces = _locators(inputs.faces.table, schema.IMAGE_ID)
+    paintings = _locators(inputs.paintings.table, schema.PAINTING)
+    triples = []
+    for row in accepted.take(pa.array(np.sort(chosen))).to_pylist():
+        proxy = decode_image(_proxy_bytes(run, row[schema.DATA_FILE], row[schema.DATA_ROW]))
+        height, width = proxy.shape[:2]
+        face = _read(inputs.faces.source, faces[row[schema.IMAGE_ID]])
+        painting = _read(inputs.paintings.source, paintings[row[schema.PAINTING]])
+        triples.append(Triple(row, cover(face, width, height), cover(painting, width, height), proxy))
+    return triples
+
+
+def _locators(table: pa.Table, key: str) -> dict[str, str]:
+    return dict(zip(table[key].to_pylist(), table["locator"].to_pylist(), strict=True))
+
+
+def _proxy_bytes(run: RunDirectory, data_file: str, row: int) -> bytes:
+    with run.parquet(data_file) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                images = file.read_row_group(group, columns=[schema.IMAGE])[schema.IMAGE]
+                encoded: bytes = images[row].as_py()[schema.IMAGE_BYTES]
+                return encoded
+            row -= rows
+    raise InputError(f"{data_file} has fewer rows than its manifest says; run stylize verify")
+
+
+def _read(source: ImageSource, locator: str) -> npt.NDArray[np.uint8]:
+    try:
+        return decode_image(source.read(locator))
+    except (ImageError, OSError) as error:
+        raise InputError(f'"{locator}" in "{source.root}" cannot be read any more: {error}') from error
