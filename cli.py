@@ -86,19 +86,19 @@ def _user_errors(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except Interrupted as error:
-            _fail(error, 130)  # as shells report a program ended by Ctrl-C
+            _end(str(error), 130)  # as shells report a program ended by Ctrl-C
         except KeyboardInterrupt:
-            _fail("stopped", 130)
+            _end("Stopped.", 130)
         except USAGE_ERRORS as error:
-            _fail(error, 2)
+            _end(f"Error: {error}", 2)
         except FAILURES as error:
-            _fail(error, 1)
+            _end(f"Error: {error}", 1)
 
     return wrapper  # type: ignore[return-value]
 
 
-def _fail(error: object, code: int) -> None:
-    click.echo(f"Error: {error}", err=True)
+def _end(sentence: str, code: int) -> None:
+    click.echo(sentence, err=True)
     sys.exit(code)
 
 

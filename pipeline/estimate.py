@@ -1,5 +1,6 @@
 """What a build will cost: the answer of a dry run."""
 
+import math
 import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -57,7 +58,7 @@ class Estimate:
             f"{self.faces:,} faces in {self.shards:,} shards ({splits}); {self.paintings:,} paintings to draw from",
             f"{self.shards_committed:,} shards are committed already, {self.shards - self.shards_committed:,} to do",
             f"about {self.disk_bytes / 1e9:,.2f} GB on disk at {self.width}x{self.height}",
-            f"about {self.gpu_hours:,.2f} hours of one H200: {self.evaluations} evaluations of "
+            f"about {_duration(self.gpu_hours)} of one H200: {self.evaluations} evaluations of "
             f"{GFLOP_PER_EVALUATION * self.width * self.height / REFERENCE_PIXELS:.0f} GFLOP, {ATTEMPTS_PER_FACE} "
             f"attempts per face, at {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s",
         ]
@@ -82,6 +83,10 @@ def estimate(plan: Plan, committed: int = 0, faces_committed: int = 0) -> Estima
         gpu_hours=flop / (UTILISATION * PEAK_TFLOPS * 1e12) / 3600,
         evaluations=settings.evaluations,
     )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{math.ceil(hours * 60)} minutes"
 
 
 def _median_size(plan: Plan) -> tuple[int, int]:

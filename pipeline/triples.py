@@ -61,7 +61,7 @@ def open_inputs(
         if place is None or not os.path.exists(place):
             raise InputError(f"the {name} of this run are not at {place}; say where they are with --{name}")
         places[name] = place
-    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"]))
+    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"], csv=recorded.get("paintings_csv")))
     for name, digest in (("faces", inputs.faces.digest), ("paintings", inputs.paintings.digest)):
         if digest != run.content["inputs"][name]["digest"]:
             raise InputError(f'the {name} at "{places[name]}" are not those that the run was made from')

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from stylize.errors import ImageError
 
 # A decoded image takes 3 bytes a pixel, and some modes 4: at most 256 MiB while it is decoded.
 MAX_PIXELS = 64 * 1024 * 1024
+# What brings a picture stored in each EXIF orientation upright.
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -34,18 +43,17 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if not data:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of bombs by size, of odd EXIF and of palette transparency; the first is refused below.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(
-                        f"{width}x{height} is {width * height / 1e6:.0f} million pixels, "
-                        f"at most {max_pixels / 1e6:.0f} million are decoded"
-                    )
-                image.load()
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)), dtype=np.uint8).copy()
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "EPS":
+                raise ImageError("PostScript is a program, which is not run; convert it to an image")
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{width}x{height} is {width * height / 1e6:.0f} million pixels, "
+                    f"at most {max_pixels / 1e6:.0f} million are decoded"
+                )
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8).copy()
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -58,6 +66,15 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if "cannot identify image file" in reason:
             reason = "not an image that can be recognised"
         raise ImageError(f"the image cannot be decoded: {reason}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply EXIF orientation; damaged EXIF does not cost the image."""
+    try:
+        transpose = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return image
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -110,25 +111,27 @@ def repaint(
         One result per face, in the order in which they finish.
 
     """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"the batch size must be at least 1, got {batch_size}")
     jobs: list[FaceJob] = []
-    stream = prefetch(faces, lambda job: load_face(job, transfer))
     while True:
-        for job, face in stream:
-            if isinstance(face, np.ndarray):
-                break
-            yield _failure(job, (), face, transfer)
-        else:
-            return
-        engine = _Engine(transfer, draw, face.shape[:2], batch_size, on_attempt)
-        yield from engine.run(chain([(job, face)], stream), postponed=jobs)
-        stream = prefetch(jobs, lambda job: load_face(job, transfer))
-        jobs = []
+        # Closed even while an exception is on its way, whose traceback would keep the reading thread alive.
+        with closing(prefetch(faces, lambda job: load_face(job, transfer))) as stream:
+            for job, face in stream:
+                if isinstance(face, np.ndarray):
+                    break
+                yield _failure(job, (), face, transfer)
+            else:
+                return
+            engine = _Engine(transfer, draw, face.shape[:2], batch_size, on_attempt)
+            yield from engine.run(chain([(job, face)], stream), postponed=jobs)
+        faces, jobs = jobs, []
 
 
 def choose_batch_size(transfer: StyleTransfer, height: int, width: int) -> int:
-    """Slots for images of this size: 4 on the CPU, where more saves nothing; on CUDA what 60 % of free memory holds."""
+    """Slots for images of this size: few on the CPU, where more save nothing; on CUDA, 60 % of free memory."""
     if transfer.device.type != "cuda":
-        return 4
+        return 4 if height * width <= 512 * 512 else 1
     free, _ = torch.cuda.mem_get_info(transfer.device)
     # Per pixel, measured on the layers up to conv5_1: activations kept for backward, their gradients, workspace; then
     # the optimiser's history and vectors.
@@ -232,10 +235,9 @@ class _Engine:
 
     def _start(self, row: int, work: _Work, *, new_face: bool) -> None:
         """Begin an attempt in a slot; a face that stays keeps its content target."""
-        objective = self._transfer.objective
         face = self._transfer.to_device(work.face)[None]
-        grams = objective.style_targets(self._transfer.to_device(work.painting)[None])
-        content = objective.content_target(face) if new_face or self._targets is None else None
+        grams = self._transfer.style_targets(self._transfer.to_device(work.painting)[None])
+        content = self._transfer.content_target(face) if new_face or self._targets is None else None
         if self._targets is None:
             assert content is not None
             self._targets = Targets(

@@ -80,7 +80,7 @@ class BatchedLBFGS:
             return torch.zeros(size, dtype=dtype, device=device)
 
         self.trial = zeros(batch, *shape)  # where to evaluate next
-        self.x = zeros(batch, *shape)  # the best point so far
+        self.x = zeros(batch, *shape)  # the last point accepted: the best, but for `slack`
         self.value = zeros(batch)
         self.stop = torch.full((batch,), Stop.EVALUATIONS, dtype=torch.int8, device=device)
         self.evaluations = zeros(batch, dtype=torch.int32)
@@ -123,7 +123,8 @@ class BatchedLBFGS:
         step = self.trial - self.x
         slope = _dot(self._gradient, step)
         bound = self.value + 1e-4 * slope + self._slack * self.value.abs()
-        accept = live & (fresh | (torch.isfinite(value) & (slope < 0) & (value <= bound)))
+        finite = torch.isfinite(value) & torch.isfinite(_dot(gradient, gradient))
+        accept = live & (fresh | (finite & (slope < 0) & (value <= bound)))
 
         self._remember(step, gradient - self._gradient, accept & ~fresh)
         shrink = self._interpolation(value, slope)
@@ -143,7 +144,7 @@ class BatchedLBFGS:
         fresh_step = torch.where(first, self._first_step / largest, 1.0)
         self._step = torch.where(renew, fresh_step, self._step * shrink)
         self._backtracks = torch.where(restart, 0, self._backtracks)
-        self._update_stop(live, fresh, rejected)
+        self._update_stop(live, rejected, fresh, finite)
 
         trial = self.x + _expand(self._step, self.x) * self._direction
         running = self.stop == Stop.RUNNING
@@ -153,8 +154,9 @@ class BatchedLBFGS:
         """Put the pair into the ring, and rescale the initial inverse Hessian by γ = sᵀy / yᵀPy."""
         sy, ss, yy = _dot(s, y), _dot(s, s), _dot(y, y)
         usable = accepted & (sy > 1e-10 * (ss * yy).sqrt()) & (yy > 0)
-        self._S[self._position] = s
-        self._Y[self._position] = y
+        # Zeros where there is no pair: what is not a number, times 0, would reach the direction in the two-loop.
+        self._S[self._position] = _where(usable, s, torch.zeros_like(s))
+        self._Y[self._position] = _where(usable, y, torch.zeros_like(y))
         self._usable[self._position] = usable
         self._position = (self._position + 1) % self._history
         gamma = sy / _dot(y, self._filtered(y))
@@ -193,7 +195,7 @@ class BatchedLBFGS:
         factor = -slope / (2 * (value - self.value - slope))
         return torch.where(torch.isfinite(factor), factor, 0.1).clamp(0.1, 0.5)
 
-    def _update_stop(self, live: Tensor, fresh: Tensor, rejected: Tensor) -> None:
+    def _update_stop(self, live: Tensor, rejected: Tensor, fresh: Tensor, finite: Tensor) -> None:
         gradient = self._gradient
         projected = (self.x - gradient).clamp(self._lower, self._upper) - self.x
         stationary = live & (projected.flatten(1).abs().amax(1) == 0)
@@ -208,7 +210,7 @@ class BatchedLBFGS:
             (live & (self.evaluations >= self._max_evaluations), Stop.EVALUATIONS),
             (converged | stationary, Stop.CONVERGED),
             (stuck, Stop.LINE_SEARCH),
-            (fresh & ~torch.isfinite(self.value), Stop.NOT_FINITE),
+            (fresh & ~finite, Stop.NOT_FINITE),
         )
         for mask, reason in reasons:
             self.stop = torch.where(mask, int(reason), self.stop).to(torch.int8)
@@ -216,7 +218,8 @@ class BatchedLBFGS:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products per sample [B]; in two stages, so that the order of sums is the same for every B."""
-    return (a * b).sum(-1).flatten(1).sum(1)
+    lines = (a * b).sum(-1)
+    return lines if lines.dim() == 1 else lines.flatten(1).sum(1)
 
 
 def _expand(scalars: Tensor, like: Tensor) -> Tensor:

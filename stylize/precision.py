@@ -36,10 +36,10 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def convolution_precision(name: str) -> Iterator[None]:
     """Let CUDA's fp32 arithmetic use TF32 for "tf32" and for nothing else; PyTorch's default lets convolutions."""
     allow = name == "tf32"
-    products = torch.backends.cuda.matmul.allow_tf32
-    with torch.backends.cudnn.flags(allow_tf32=allow, benchmark=torch.backends.cudnn.benchmark):
-        torch.backends.cuda.matmul.allow_tf32 = allow
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = products
+    # Not by `cudnn.flags`: what it is not told it sets to defaults of its own, cuDNN itself to off.
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products

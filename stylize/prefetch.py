@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Loaded = TypeVar("Loaded")
 
 def prefetch(
     items: Iterable[Item], load: Callable[[Item], Loaded], *, depth: int = 8, threads: int = 1
-) -> Iterator[tuple[Item, Loaded]]:
+) -> Generator[tuple[Item, Loaded]]:
     """Yield (item, load(item)) in order, with up to `depth` items loaded or being loaded ahead.
 
     An exception of `load` is raised where its item would have been yielded. Closing the generator waits for the loads

@@ -46,7 +46,7 @@ def judge(attempts: Sequence[Attempt], *, threshold: float, max_attempts: int) -
     """Decide on a face from its attempts so far (PersonArt Sec. 5: repeat until the loss is under the threshold).
 
     A loss that is not a number is not under the threshold. Unreadable paintings do not count as attempts, since they
-    say nothing of the face; but a face that meets `max_attempts` of them fails (our bound: the folder is broken).
+    say nothing of the face; but at `max_attempts` of them no more are drawn (our bound: the folder is broken).
 
     Args:
         attempts: In the order drawn; empty means nothing was drawn yet.
@@ -59,7 +59,7 @@ def judge(attempts: Sequence[Attempt], *, threshold: float, max_attempts: int) -
         return Verdict.ACCEPTED
     if len(attempts) - unreadable >= max_attempts:
         return Verdict.REJECTED
-    return Verdict.FAILED if unreadable >= max_attempts else Verdict.REDRAW
+    return judge_exhausted(attempts) if unreadable >= max_attempts else Verdict.REDRAW
 
 
 def judge_exhausted(attempts: Sequence[Attempt]) -> Verdict:

@@ -67,7 +67,10 @@ class TransferSettings:
             _require_one_of("layer", layer, LAYERS)
         _require(0 <= self.tolerance < 1, f"the tolerance must be in [0, 1), got {self.tolerance}")
         _require(self.history >= 1, f"the history must be at least 1, got {self.history}")
-        _require(self.filter_exponent >= 0, f"the filter exponent must be at least 0, got {self.filter_exponent}")
+        _require(
+            0 <= self.filter_exponent < math.inf,
+            f"the filter exponent must be a number of at least 0, got {self.filter_exponent}",
+        )
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -51,7 +51,7 @@ def _trace_batch(
 ) -> Iterator[Trajectory]:
     start = torch.stack([transfer.to_device(face) for face in faces])
     style = torch.stack([transfer.to_device(painting) for painting in paintings])
-    targets = Targets(transfer.objective.style_targets(style), transfer.objective.content_target(start))
+    targets = Targets(transfer.style_targets(style), transfer.content_target(start))
     optimiser = make_optimiser(transfer, len(faces), start.shape[2:])
     for row, face in enumerate(start):
         optimiser.start(row, face)

@@ -59,6 +59,16 @@ class StyleTransfer:
         """Round an image on the device, [3, H, W] in [0, 1], to uint8 [H, W, 3] as it will be stored."""
         return image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
 
+    def style_targets(self, paintings: Tensor) -> tuple[Tensor, ...]:
+        """Gram matrices of paintings [B, 3, H, W] in the working precision."""
+        with convolution_precision(self.precision):
+            return self.objective.style_targets(paintings)
+
+    def content_target(self, faces: Tensor) -> Tensor:
+        """Content features of faces [B, 3, H, W] in the working precision."""
+        with convolution_precision(self.precision):
+            return self.objective.content_target(faces)
+
     def value_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Total losses [B] and gradients [B, 3, H, W] of images in the working precision.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -79,7 +80,7 @@ def _fold(tensors: Mapping[str, Tensor], scales: Sequence[float] | None) -> dict
     """Divide each layer's output by its scale, given that its input is divided by the previous layer's."""
     if scales is None:
         return dict(tensors)
-    if len(scales) != len(CONVOLUTIONS) or min(scales) <= 0:
+    if len(scales) != len(CONVOLUTIONS) or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales must be {len(CONVOLUTIONS)} positive numbers, one per layer, got {list(scales)}")
     folded: dict[str, Tensor] = {}
     previous = 1.0

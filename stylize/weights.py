@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -71,7 +70,7 @@ def load_weights(source: str, *, seed: int = 0) -> VGGWeights:
     elif source == "random":
         state = _random_state(seed)
     else:
-        state = _read_checkpoint(Path(source).expanduser())
+        state = _read_checkpoint(source)
     tensors = _select_convolutions(state, source)
     return VGGWeights(tensors, _digest(tensors))
 
@@ -99,8 +98,9 @@ def _random_state(seed: int) -> Mapping[str, Tensor]:
     return state
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, object]:
-    if not path.is_file():
+def _read_checkpoint(source: str) -> Mapping[str, object]:
+    path = Path(os.path.expanduser(source))
+    if not os.path.isfile(path):
         raise WeightsError(f'weights "{path}" do not exist; give imagenet, random, or the path of a VGG-19 checkpoint')
     try:
         if path.suffix == ".safetensors":
@@ -111,7 +111,7 @@ def _read_checkpoint(path: Path) -> Mapping[str, object]:
             f'weights "{path}" are not a plain state dict that can be read without running code; '
             "save model.state_dict() or convert the file to .safetensors"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+    except Exception as error:  # PyTorch's reader raises IndexError, AttributeError, … on what is not a checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f'weights "{path}" cannot be read ({reason}); is the file whole?') from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):

@@ -3,6 +3,7 @@
 import io
 import struct
 import subprocess
+import threading
 import warnings
 import zlib
 from collections.abc import Callable
@@ -257,20 +258,45 @@ def test_no_program_is_started_for_a_file(monkeypatch):
     assert not started
 
 
-def test_decoding_in_threads_leaves_the_processs_warning_filters_alone():
+def test_decoding_in_two_threads_leaves_the_processs_warning_filters_alone(monkeypatch):
+    """The engine decodes faces in one thread and paintings in another; here the second begins within the first."""
+    first_is_in, second_is_in, first_is_done = (threading.Event() for _ in range(3))
+    slow, quick = encoded(picture(1, 20, 20)), encoded(picture(2, 20, 20))
+    plain_open = Image.open
+
+    def staged(file: io.BytesIO, *arguments: object, **options: object) -> Image.Image:
+        if file.getvalue() == slow:
+            first_is_in.set()
+            second_is_in.wait(0.5)
+        else:
+            second_is_in.set()
+            first_is_done.wait(0.5)
+        return plain_open(file, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", staged)
     before = list(warnings.filters)
-    datas = [encoded(picture(seed, 60, 60)) for seed in range(6)]
-    with ThreadPoolExecutor(6) as pool:
-        for _ in range(15):
-            list(pool.map(decode_image, datas))
-    assert warnings.filters == before
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(decode_image, slow)
+        first.add_done_callback(lambda _: first_is_done.set())
+        assert first_is_in.wait(5)
+        pool.submit(decode_image, quick).result()
+    assert list(warnings.filters) == before
 
 
 SAMPLES = [
     encoded(RGB, image_format, **options)
     for image_format, options in (
-        ("PNG", {}), ("JPEG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("GIF", {}), ("BMP", {}),
-        ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {}), ("PPM", {}), ("TGA", {}), ("ICO", {}),
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {}),
+        ("PPM", {}),
+        ("TGA", {}),
+        ("ICO", {}),
         ("PNG", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
     )
 ] + [encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG"), encoded(Image.fromarray(RGB).quantize(9), "PNG")]
@@ -291,9 +317,8 @@ def test_damage_raises_nothing_but_the_refusal(sample, edits, cut):
     damaged = bytes(data[: int(cut * len(data))])
     try:
         decoded = decode_image(damaged, max_pixels=1_000_000)
-    except ImageError as error:
-        assert str(error).strip()
-        assert " at 0x" not in str(error)
+    except ImageError:
+        refusal(damaged, max_pixels=1_000_000)
     else:
         plain(decoded)
 

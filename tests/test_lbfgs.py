@@ -1,6 +1,8 @@
 """The batched optimiser against PyTorch's and SciPy's, its independence of batchmates, and its ends."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -15,10 +17,18 @@ from stylize.preconditioner import LowPassPreconditioner
 from tests import tiny_transfer  # noqa: F401  # one thread
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
-INFINITE = {"lower": -float("inf"), "upper": float("inf"), "dtype": torch.float64}
 
 
-def started(x: Tensor, **options: object) -> BatchedLBFGS:
+class ImagesFunction(Protocol):
+    """A function of images, each row with its problem; `rows` says which problems the given images are of."""
+
+    def __call__(self, x: Tensor, rows: slice | list[int] = ...) -> tuple[Tensor, Tensor]: ...
+
+
+INFINITE: dict[str, Any] = {"lower": -float("inf"), "upper": float("inf"), "dtype": torch.float64}
+
+
+def started(x: Tensor, **options: Any) -> BatchedLBFGS:
     """An optimiser with a row per row of x, all started."""
     optimiser = BatchedLBFGS(len(x), tuple(x.shape[1:]), **{"dtype": x.dtype, **options})
     for row, start in enumerate(x):
@@ -69,7 +79,7 @@ def quadratics(batch: int, n: int, condition: float, seed: int) -> tuple[Tensor,
     return basis @ (spectrum[:, None] * basis.mT), centre
 
 
-def images_function(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[Function, Tensor]:
+def images_function(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[ImagesFunction, Tensor]:
     """A cheap elementwise, non-convex float32 function per row, whose bits cannot depend on batchmates, and starts.
 
     The sums are made a row at a time; rows know their problem by order.
@@ -91,7 +101,7 @@ def images_function(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[
 
 
 @pytest.mark.parametrize("condition", [1.0, 100.0, 10_000.0])
-def test_unclamped_quadratics_are_solved_as_fast_as_by_torch(condition):
+def test_unclamped_quadratics_are_solved_within_the_budget_that_torch_needs(condition):
     a, centre = quadratics(3, 20, condition, seed=1)
 
     def value(x: Tensor, row: int) -> Tensor:
@@ -105,8 +115,13 @@ def test_unclamped_quadratics_are_solved_as_fast_as_by_torch(condition):
     for row in range(3):
         x = start[row].clone().requires_grad_(True)
         torchs = torch.optim.LBFGS(
-            [x], max_iter=budget, max_eval=budget, history_size=10, line_search_fn="strong_wolfe",
-            tolerance_grad=0, tolerance_change=0,
+            [x],
+            max_iter=budget,
+            max_eval=budget,
+            history_size=10,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0,
+            tolerance_change=0,
         )
 
         def closure(x: Tensor = x, row: int = row, torchs: torch.optim.Optimizer = torchs) -> Tensor:
@@ -144,14 +159,22 @@ def test_rosenbrock_reaches_the_minimum_as_torch_does():
 
 def scipys_minimum(value: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray) -> float:
     found = scipy.optimize.minimize(
-        value, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * start.size,
+        value,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0, 1)] * start.size,
         options={"maxiter": 5000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-12, "maxcor": 10},
     )
     return float(found.fun)
 
 
+def quadratic(x: np.ndarray, matrix: np.ndarray, centre: np.ndarray) -> tuple[float, np.ndarray]:
+    return (x - centre) @ matrix @ (x - centre), 2 * matrix @ (x - centre)
+
+
 @pytest.mark.parametrize("condition", [3.0, 100.0, 10_000.0])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_boxed_quadratics_reach_scipys_minimum(condition, seed):
     batch, n = 4, 24
     a, centre = quadratics(batch, n, condition, seed)
@@ -161,11 +184,10 @@ def test_boxed_quadratics_reach_scipys_minimum(condition, seed):
         return torch.einsum("bi,bij,bj->b", d, a, d), 2 * torch.einsum("bij,bj->bi", a, d)
 
     start = torch.full((batch, n), 0.5, dtype=torch.float64)
-    optimiser = drive(started(start[:, None], max_evaluations=1500), in_a_row(function))
+    optimiser = drive(started(start[:, None], max_evaluations=500), in_a_row(function))
     for row in range(batch):
-        matrix, middle = a[row].numpy(), centre[row].numpy()
         expected = scipys_minimum(
-            lambda x, m=matrix, c=middle: ((x - c) @ m @ (x - c), 2 * m @ (x - c)), start[row].numpy()
+            partial(quadratic, matrix=a[row].numpy(), centre=centre[row].numpy()), start[row].numpy()
         )
         at_bounds = int(((optimiser.x[row] == 0) | (optimiser.x[row] == 1)).sum())
         assert at_bounds >= 3
@@ -210,25 +232,34 @@ def test_a_preconditioner_changes_the_way_and_not_the_end():
     assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=1e-6)
 
 
+def test_the_scale_of_the_preconditioner_does_not_matter():
+    """γ = sᵀy / yᵀPy takes it out again, and the first step has a length of its own."""
+    function, start = images_function(2, (3, 16, 12))
+    low_pass = LowPassPreconditioner(16, 12)
+    plain = drive(started(start, max_evaluations=25, precondition=low_pass), function)
+    scaled = drive(started(start, max_evaluations=25, precondition=lambda x: 8 * low_pass(x)), function)
+    assert torch.equal(plain.x, scaled.x)  # 8 is a power of two: no rounding
+
+
 # Batchmates
 
 
 @pytest.mark.parametrize(
-    ("shape", "batches", "evaluations"), [((3, 16, 12), (2, 3, 5, 8), 40), ((2, 5, 7), (4,), 40), ((3, 218, 178), (3,), 14)]
+    ("shape", "batches", "evaluations"), [((3, 16, 12), (2, 5), 30), ((2, 5, 7), (4,), 40), ((3, 218, 178), (3,), 8)]
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_batchs_samples_are_their_solo_runs_bit_for_bit(shape, batches, evaluations, threads):
     torch.set_num_threads(threads)
     try:
         low_pass = LowPassPreconditioner(*shape[1:]) if shape[1] == 16 else None
-        options: dict[str, object] = {"max_evaluations": evaluations, "precondition": low_pass, "tolerance": 1e-4}
+        options: dict[str, Any] = {"max_evaluations": evaluations, "precondition": low_pass, "tolerance": 1e-4}
         function, start = images_function(max(batches), shape)
         solo = [
-            drive(started(start[row : row + 1], **options), lambda x, row=row: function(x, [row]))
+            drive(started(start[row : row + 1], **options), partial(function, rows=[row]))
             for row in range(max(batches))
         ]
         for batch in batches:
-            together = drive(started(start[:batch], **options), lambda x, batch=batch: function(x, slice(batch)))
+            together = drive(started(start[:batch], **options), partial(function, rows=slice(batch)))
             for row in range(batch):
                 assert torch.equal(together.x[row], solo[row].x[0])
                 assert torch.equal(together.value[row], solo[row].value[0])
@@ -241,14 +272,13 @@ def test_a_batchs_samples_are_their_solo_runs_bit_for_bit(shape, batches, evalua
 def test_gradients_in_another_memory_layout_change_nothing_but_rounding():
     function, start = images_function(3, (3, 16, 12))
 
-    def channels_last(x: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = function(x)
+    def channels_last(x: Tensor, rows: slice | list[int] = slice(None)) -> tuple[Tensor, Tensor]:
+        value, gradient = function(x, rows)
         return value, gradient.to(memory_format=torch.channels_last)
 
     a = drive(started(start, max_evaluations=30), function)
     b = drive(started(start, max_evaluations=30), channels_last)
-    solo = drive(started(start[1:2], max_evaluations=30),
-                 lambda x: tuple(t.to(memory_format=torch.channels_last) if t.dim() == 4 else t for t in function(x, [1])))
+    solo = drive(started(start[1:2], max_evaluations=30), partial(channels_last, rows=[1]))
     assert torch.allclose(a.value, b.value, rtol=1e-3)
     assert torch.equal(b.x[1], solo.x[0])
 
@@ -313,10 +343,13 @@ def test_dropping_rows_changes_nothing_for_those_kept():
 
 
 @given(
-    seed=st.integers(0, 10**6), history=st.integers(1, 5), bounds=st.sampled_from([(0.0, 1.0), (-0.5, 0.25)]),
-    first_step=st.sampled_from([0.001, 0.05, 10.0]), noise=st.sampled_from([0.0, 0.0, 1.0]),
+    seed=st.integers(0, 10**6),
+    history=st.integers(1, 5),
+    bounds=st.sampled_from([(0.0, 1.0), (-0.5, 0.25)]),
+    first_step=st.sampled_from([0.001, 0.05, 10.0]),
+    noise=st.sampled_from([0.0, 0.0, 1.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_points_stay_in_the_box_and_values_never_rise(seed, history, bounds, first_step, noise):
     function, start = images_function(3, (2, 4, 3), seed)
     random = torch.Generator().manual_seed(seed)

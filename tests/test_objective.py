@@ -12,9 +12,9 @@ from stylize.convention import CONTENT_LAYER, STYLE_LAYERS
 from stylize.gram import gram_matrix, style_loss
 from stylize.objective import Objective, Targets
 from stylize.vgg import VGG19
+from stylize.weights import LAYERS
 from tests.test_vgg import plain_features
 from tests.tiny_transfer import picture, scales, to_tensor, weights
-from stylize.weights import LAYERS
 
 ALPHA, UNIT = 0.02, 5000.0
 FACES, PAINTINGS, IMAGES = (
@@ -139,7 +139,10 @@ def test_neither_the_targets_nor_the_images_are_changed():
 
 
 @given(
-    batch=st.integers(1, 3), channels=st.integers(1, 9), height=st.integers(1, 7), width=st.integers(1, 7),
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 9),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
     seed=st.integers(0, 10**6),
 )
 @settings(max_examples=40, deadline=None)
@@ -170,7 +173,9 @@ def test_the_style_losss_own_backward_is_autograds():
     target = gram_matrix(torch.randn(3, 6, 5, 4, dtype=torch.float64, generator=generator))
     weight = torch.tensor([1.0, -2.0, 0.25], dtype=torch.float64)  # each image's loss has its own factor
     (own,) = torch.autograd.grad((weight * style_loss(features, target)).sum(), features)
-    plain = torch.stack([(plain_gram(image) - gram).square().sum() / 4 for image, gram in zip(features, target)])
+    plain = torch.stack(
+        [(plain_gram(image) - gram).square().sum() / 4 for image, gram in zip(features, target, strict=True)]
+    )
     (expected,) = torch.autograd.grad((weight * plain).sum(), features)
     assert torch.allclose(own, expected, rtol=1e-12, atol=1e-15)
     assert torch.autograd.gradcheck(lambda x: style_loss(x, target), (features,))
@@ -183,7 +188,7 @@ def test_the_style_losss_backward_takes_channels_last_features():
     for layout in (torch.contiguous_format, torch.channels_last):
         x = features.clone().to(memory_format=layout).requires_grad_(True)
         gradients.append(torch.autograd.grad(style_loss(x, target).sum(), x)[0])
-    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-9)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-5, atol=1e-9)
 
 
 def test_the_default_loss_unit_is_the_documented_one():

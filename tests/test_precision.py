@@ -11,7 +11,11 @@ CPU = torch.device("cpu")
 def flags() -> tuple[object, ...]:
     cudnn = torch.backends.cudnn
     return (
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
+        cudnn.enabled,
+        cudnn.benchmark,
+        cudnn.deterministic,
+        cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
     )
 
 

@@ -50,11 +50,10 @@ def test_an_exception_of_a_load_comes_where_its_item_would():
             raise KeyError("four")
         return number
 
-    seen = []
+    stream = prefetch(range(20), load)
+    assert [next(stream)[0] for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(KeyError, match="four"):
-        for number, _ in prefetch(range(20), load):
-            seen.append(number)
-    assert seen == [0, 1, 2, 3]
+        next(stream)
     assert not workers()
 
 
@@ -78,7 +77,7 @@ def test_closing_stops_loading_and_the_thread():
 
     stream = prefetch(range(1000), load, depth=6)
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined,unused-ignore]
     count = len(loaded)
     assert count <= 8
     assert not workers()
@@ -89,5 +88,5 @@ def test_closing_stops_loading_and_the_thread():
 def test_a_stream_that_is_never_begun_starts_nothing():
     stream = prefetch(range(3), lambda number: number)
     assert not workers()
-    stream.close()
+    stream.close()  # type: ignore[attr-defined,unused-ignore]
     assert not workers()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -45,9 +46,8 @@ BAD: list[tuple[str, object, str]] = [
 
 @pytest.mark.parametrize(("name", "value", "mentioned"), BAD)
 def test_a_bad_value_is_named(name, value, mentioned):
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(mentioned)) as caught:
         TransferSettings(**{name: value})
-    assert mentioned in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

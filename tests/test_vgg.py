@@ -97,8 +97,17 @@ def test_taps_are_those_asked_for_and_not_overwritten_by_later_layers():
 
 
 @pytest.mark.parametrize(
-    "wrong", [[], [1.0] * 12, [1.0] * 14, [1.0] * 12 + [0.0], [-1.0] + [1.0] * 12, [float("nan")] + [1.0] * 12,
-              [1.0] * 12 + [float("nan")], [1.0] * 12 + [float("inf")]]
+    "wrong",
+    [
+        [],
+        [1.0] * 12,
+        [1.0] * 14,
+        [1.0] * 12 + [0.0],
+        [-1.0] + [1.0] * 12,
+        [float("nan")] + [1.0] * 12,
+        [1.0] * 12 + [float("nan")],
+        [1.0] * 12 + [float("inf")],
+    ],
 )
 def test_scales_must_be_thirteen_positive_numbers(wrong):
     with pytest.raises(ValueError, match="13 positive"):

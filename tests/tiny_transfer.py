@@ -5,12 +5,12 @@ from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 
 from stylize.settings import TransferSettings
 from stylize.transfer import StyleTransfer
 from stylize.unit_rms import feature_scales
 from stylize.weights import CONVOLUTIONS, VGGWeights, load_weights
-from PIL import Image
 
 # Two threads for pictures of this size cost more than they save.
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def scales() -> tuple[float, ...]:
 @cache
 def transfer(
     *,
-    evaluations: int = 4,
+    evaluations: int = 3,
     threshold: float = float("inf"),
     max_attempts: int = 3,
     convention: str = "personart",
