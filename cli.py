@@ -68,6 +68,9 @@ _transfer = _options(
     click.option("--convention", help="How the loss is normalised: personart or raw."),
     click.option("--style-layers", metavar="L,L,…", help="VGG-19 layers of the style loss."),
     click.option("--content-layer", metavar="L", help="VGG-19 layer of the content loss."),
+    click.option("--tolerance", type=float, help="Stop when ten evaluations lower the loss by less, relatively."),
+    click.option("--history", type=int, help="Pairs that L-BFGS keeps."),
+    click.option("--filter-exponent", type=float, help="Of L-BFGS's low-pass preconditioner; 0 switches it off."),
     click.option("--precision", help="Of the convolutions: auto, fp32, tf32 or bf16."),
     click.option("--size", type=_Size(), help="Working size; by default every face keeps its own."),
 )

@@ -1,6 +1,7 @@
 """Running `stylize` in this process, and what every refusal must look like."""
 
 import json
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -35,7 +36,7 @@ def refuse(code: int, *arguments: object, because: tuple[str, ...] = ()) -> str:
     return sentence
 
 
-def json_of(*arguments: object, code: int = 0) -> dict:
+def json_of(*arguments: object, code: int = 0) -> dict[str, Any]:
     """Run a command with --json and parse its standard output, which must hold nothing else, strictly."""
     result = invoke(*arguments, "--json")
     assert result.exit_code == code, result.output
@@ -43,5 +44,5 @@ def json_of(*arguments: object, code: int = 0) -> dict:
     def not_json(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    document: dict = json.loads(result.stdout, parse_constant=not_json)
+    document: dict[str, Any] = json.loads(result.stdout, parse_constant=not_json)
     return document

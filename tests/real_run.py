@@ -1,6 +1,7 @@
 """Runs with the real engine, small enough for tests: random weights, drawn inputs of 32x40 pixels, few evaluations."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,12 +12,17 @@ from pipeline import network
 from pipeline.demo.cartoon_faces import draw_celeba
 from pipeline.demo.procedural_paintings import draw_wikiart
 from stylize import unit_rms
+from stylize.convention import CONVENTIONS
 from tests.command_line import succeed
 from tests.tiny_transfer import picture, to_tensor
 
 SIZE = (32, 40)
 # On these inputs with these settings about half of all attempts end at or over the threshold.
-SETTINGS = ("--weights", "random", "--precision", "fp32", "--evaluations", 3, "--threshold", 200, "--max-attempts", 3)
+THRESHOLD = 0.04 * CONVENTIONS["personart"].loss_unit
+SETTINGS = (
+    *("--weights", "random", "--precision", "fp32"),
+    *("--evaluations", 3, "--threshold", THRESHOLD, "--max-attempts", 3),
+)
 
 
 def draw_inputs(place: Path, identities: int = 6) -> None:
@@ -53,7 +59,7 @@ def build(place: Path, out: str, *options: object, faces: str = "faces", paintin
     return place / out
 
 
-def rows_of(out: Path) -> list[dict]:
+def rows_of(out: Path) -> list[dict[str, Any]]:
     return [row for path in sorted((out / "manifest").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 

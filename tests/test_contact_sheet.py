@@ -23,7 +23,9 @@ def place(tmp_path_factory):
     write_faces(folder / "faces", 16)
     write_paintings(folder / "paintings", 12)
     with pytest.MonkeyPatch.context() as patch, local_cluster() as cluster:
-        patch.setattr(build_module, "reference", lambda source, seed, *_: NetworkReference(source, seed, "0" * 64, None))
+        patch.setattr(
+            build_module, "reference", lambda source, seed, *_: NetworkReference(source, seed, "0" * 64, None)
+        )
         patch.setattr(shard_task, "repaint_shard", StubEngine())
         inputs = ("--faces", folder / "faces", "--paintings", folder / "paintings", "--weights", "random")
         succeed("build", folder / "OUT", *inputs, "--scheduler", cluster.scheduler_address, "--shard-size", 3)
@@ -121,5 +123,7 @@ def test_captions_stay_in_their_cells():
 
 def test_names_in_any_script():
     (triple,) = triples_of((20, 30))
-    named = Triple({**triple.row, "painting": "浮世絵/葛飾-北斎_神奈川沖浪裏.jpg"}, triple.face, triple.painting, triple.proxy)
+    named = Triple(
+        {**triple.row, "painting": "浮世絵/葛飾-北斎_神奈川沖浪裏.jpg"}, triple.face, triple.painting, triple.proxy
+    )
     contact_sheet([named])

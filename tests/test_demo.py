@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 
 from manifests.attributes import ATTRIBUTES
+from manifests.errors import InputError
 from pipeline.demo import demo
+from pipeline.demo.cartoon_faces import draw_celeba
+from pipeline.demo.procedural_paintings import draw_wikiart
 from tests.command_line import invoke, refuse, succeed
 from tests.real_run import local_cluster, quick_network, rows_of
 
@@ -15,7 +18,6 @@ from tests.real_run import local_cluster, quick_network, rows_of
 def shown(tmp_path_factory):
     """The demo with its own numbers, except for smaller pictures and fewer evaluations."""
     place = tmp_path_factory.mktemp("demo")
-    draw_celeba, draw_wikiart = demo.draw_celeba, demo.draw_wikiart
     with pytest.MonkeyPatch.context() as patch, local_cluster() as cluster:
         quick_network(patch)
         patch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
@@ -77,12 +79,19 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", [demo.FACES_FOLDER, demo.PAINTINGS_FOLDER])
-def test_somebody_elses_folder_of_the_same_name_is_not_written_into(tmp_path, name):
+def test_somebody_elses_folder_of_the_same_name_is_not_written_into(tmp_path, monkeypatch, name):
     """`stylize demo .` beside one's real Celeb-A must not mix cartoons into it or replace its annotations."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "list_attr_celeba.txt").write_text("mine")
-    result = invoke("demo", tmp_path, "--workers", 0)
-    assert result.exit_code == 2
+    monkeypatch.setattr(demo, "IDENTITIES", 3)
+    monkeypatch.setattr(demo, "IMAGES_PER_IDENTITY", 1)
+    monkeypatch.setattr(demo, "PAINTINGS", 1)
+
+    def build(*_, **__):
+        raise InputError("far enough")
+
+    monkeypatch.setattr(demo, "build", build)
+    assert invoke("demo", tmp_path).exit_code == 2
     assert (tmp_path / name / "list_attr_celeba.txt").read_text() == "mine"
     assert [path.name for path in (tmp_path / name).iterdir()] == ["list_attr_celeba.txt"]
 

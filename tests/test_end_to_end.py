@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.command_line import json_of, succeed
-from tests.real_run import SIZE, build, draw_inputs, images_of, local_cluster, quick_network, rows_of
+from tests.real_run import SIZE, THRESHOLD, build, draw_inputs, images_of, local_cluster, quick_network, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_recorded_losses_obey_the_retry_rule_and_add_up(one_worker):
     assert settings["complete"]
     for row in rows_of(one_worker):
         losses = [attempt["loss"] for attempt in row["attempts"]]
-        assert all(loss >= 200 for loss in losses[:-1])
-        assert (losses[-1] < 200) == (row["status"] == "accepted")
+        assert all(loss >= THRESHOLD for loss in losses[:-1])
+        assert (losses[-1] < THRESHOLD) == (row["status"] == "accepted")
         assert row["loss"] == (losses[-1] if row["status"] == "accepted" else None)
         assert (row["convention"], row["precision"]) == ("personart", "fp32")
         for attempt in row["attempts"]:

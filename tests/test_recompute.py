@@ -1,5 +1,8 @@
 """`verify --recompute`: clean on a good run, and every kind of change is caught, with the real engine."""
 
+import hashlib
+import io
+import json
 import shutil
 
 import numpy as np
@@ -74,13 +77,11 @@ def test_a_run_made_with_a_painting_csv(made):
 
 def test_a_changed_stored_image_is_caught_even_with_its_digest(run):
     """Only recomputing sees an image that was replaced together with its SHA-256."""
-    import hashlib  # noqa: PLC0415
-
     data = next(path for path in sorted((run / "data").iterdir()) if pq.read_metadata(path).num_rows > 1)
     manifest = run / "manifest" / data.name
     table, record = pq.read_table(data), pq.read_table(manifest)
     images = table["image"].to_pylist()
-    with Image.open(__import__("io").BytesIO(images[1]["bytes"])) as image:
+    with Image.open(io.BytesIO(images[1]["bytes"])) as image:
         changed = encode_image(255 - np.asarray(image), "png")
     images[1]["bytes"] = changed
     digests = [
@@ -96,7 +97,7 @@ def test_a_changed_stored_image_is_caught_even_with_its_digest(run):
         pq.write_table(content.set_column(at, field, pa.array(values, field.type)), path)
     assert invoke("verify", run).exit_code == 0
     (finding,) = json_of("verify", run, "--recompute", code=1)["findings"]
-    assert finding.startswith(table["image_id"][1].as_py())
+    assert table["image_id"][1].as_py() in finding
     assert "is recorded" in finding
     # A script that reads findings must be able to find the row, as with all other findings.
     assert f"manifest/{manifest.name}, row" in finding or f"data/{data.name}, row" in finding
@@ -152,7 +153,8 @@ def test_an_input_replaced_by_one_of_the_same_length_is_found(run, moved, tmp_pa
     findings = json_of("verify", run, "--recompute", *moved, code=1)["findings"]
     touched = {r["image_id"] for r in rows_of(run) if r["painting"] == row["painting"]}
     expected = touched if kind == "paintings" else {row["image_id"]}
-    assert {finding.split(":")[0].split(" ")[-1] for finding in findings} == expected
+    assert len(findings) == len(expected)
+    assert all(any(image_id in finding for finding in findings) for image_id in expected)
 
 
 def test_a_changed_record_of_the_loss_is_found(run):
@@ -171,8 +173,6 @@ def test_a_changed_record_of_the_loss_is_found(run):
 
 def test_changed_scales_are_found(run):
     """run.json holds the numbers that losses were computed with; other numbers give other losses."""
-    import json  # noqa: PLC0415
-
     content = json.loads((run / "run.json").read_text())
     content["objective"]["scales"][4] *= 1.1
     (run / "run.json").write_text(json.dumps(content))
