@@ -60,6 +60,7 @@ _inputs = _options(
 _moved_inputs = _options(
     click.option("--faces", metavar="PATH", help="Where the faces are now, if not where run.json says."),
     click.option("--paintings", metavar="PATH", help="Where the paintings are now."),
+    click.option("--paintings-csv", metavar="FILE", help="Where their CSV is now."),
 )
 _transfer = _options(
     click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, or a checkpoint's path."),
@@ -83,8 +84,7 @@ def _user_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         # Imported here: torch and Dask take seconds that --help must not.
-        from pipeline.build import Interrupted  # noqa: PLC0415
-        from pipeline.errors import FAILURES, USAGE_ERRORS  # noqa: PLC0415
+        from pipeline.errors import FAILURES, USAGE_ERRORS, Interrupted  # noqa: PLC0415
 
         try:
             return command(*args, **kwargs)
@@ -199,18 +199,24 @@ def demo(out: str, weights: str, workers: int | None) -> None:
 @_inputs
 @_transfer
 @click.option("--pairs", type=int, default=64, show_default=True, help="How many pairs to measure.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and the pairing.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sample and the pairing.")
 @click.option("-o", "--output", default="calibration.png", show_default=True, help="Histogram and curve, PNG.")
 @_json
 @_user_errors
 def calibrate(faces: str, paintings: str, **options: Any) -> None:
     """Measure final losses on your own pairs, and suggest a threshold that accepts nine in ten."""
     from pipeline.calibrate import calibrate as measure  # noqa: PLC0415
-    from pipeline.calibration_report import calibration_dict, calibration_lines, plot_calibration  # noqa: PLC0415
+    from pipeline.calibration_report import (  # noqa: PLC0415
+        calibration_dict,
+        calibration_lines,
+        check_place,
+        plot_calibration,
+    )
     from pipeline.transfer_settings import from_options  # noqa: PLC0415
 
     take = options.pop
     as_json, output, weights, pairs, seed = (take(name) for name in ("as_json", "output", "weights", "pairs", "seed"))
+    check_place(output)  # before the work, not after it
     with click.progressbar(length=pairs, label="pairs", file=sys.stderr) as bar:
         result = measure(
             *(faces, paintings, from_options(_layers(options))),
@@ -259,7 +265,7 @@ def verify(out: str, recompute: bool, as_json: bool, **options: Any) -> None:
 @click.option("-o", "--output", default="sheet.png", show_default=True, metavar="FILE", help="Where to write the PNG.")
 @click.option("-n", "--count", type=click.IntRange(1), default=12, show_default=True, help="Faces on the sheet.")
 @click.option("--columns", type=click.IntRange(1), default=3, show_default=True, help="Faces in a row.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice.")
 @_moved_inputs
 @_json
 @_user_errors

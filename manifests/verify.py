@@ -144,8 +144,12 @@ def _check_shard(run: RunDirectory, name: ShardName, faces: int) -> _ShardCheck:
 def _read_whole(
     run: RunDirectory, relative: str, expected: pa.Schema, check: _ShardCheck, *, without: str | None = None
 ) -> pa.Table | None:
+    # The manifest is the commit: as long as it is there, the build takes the shard for done.
+    manifest = relative.replace(DATA_FOLDER, MANIFEST_FOLDER, 1)
+    committed = run.fs.exists(run.path(manifest))
+    remedy = f"delete {manifest} and run the build again" if committed else "run the build again"
     if not run.fs.exists(run.path(relative)):
-        check.findings.append(f"{relative} is missing; run the build again.")
+        check.findings.append(f"{relative} is missing; {remedy}.")
         return None
     try:
         with run.parquet(relative) as file:
@@ -159,7 +163,7 @@ def _read_whole(
             table.validate(full=True)  # text that is not UTF-8 would raise later, and without the file's name
             return table
     except Exception as error:  # a damaged file may raise anything; it is a finding whatever it raises
-        check.findings.append(f"{relative} cannot be read ({_one_line(error)}); delete it and run the build again.")
+        check.findings.append(f"{relative} cannot be read ({_one_line(error)}); {remedy}.")
         return None
 
 

@@ -5,20 +5,24 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
+from fsspec.implementations.local import LocalFileSystem
 
 from manifests.dataset_card import card
 from manifests.errors import InputError, RunError
 from manifests.faces import read_faces
 from manifests.paintings import PaintingCatalogue, read_paintings
-from manifests.run import CARD_FILE, RunDirectory
+from manifests.run import CARD_FILE, RunDirectory, open_filesystem
 from manifests.shard_name import ShardName
 from manifests.status import RunStatus, read_status
 from pipeline.cluster import cluster_client, scheduler_address
 from pipeline.config import BuildConfig, ExecutionConfig, refuse_changes
+from pipeline.errors import Interrupted
 from pipeline.estimate import Estimate, estimate
+from pipeline.gpus import visible_gpus
 from pipeline.network import NetworkReference, reference
 from pipeline.pairing import draws
 from pipeline.plan import Plan, make_plan
@@ -31,10 +35,6 @@ from stylize.decode import decode_image
 from stylize.errors import ImageError
 
 PAINTING_SAMPLE = 16
-
-
-class Interrupted(RunError):  # noqa: N818  # not an error of anybody's
-    """The user stopped the build; the run can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def build(
     """
     config, execution = config or BuildConfig(), execution or ExecutionConfig()
     scheduler_address(execution)  # a malformed one is told before the folder is made
+    _refuse_impossible_precision(config, execution)
     with terminate_like_interrupt():
         try:
             existing, plan, problems = _prepare(
@@ -100,6 +101,9 @@ def build(
                 notify(problem)
             _check_paintings(plan.paintings, config.seed)
             network = reference(weights, config.seed, config.transfer.convention, _recorded(existing))
+            if existing is None and scheduler_address(execution) is not None:
+                with cluster_client(execution):  # a cluster that is not there must not leave a folder claimed
+                    pass
             paths = input_paths(faces=faces, paintings=paintings, paintings_csv=paintings_csv, weights=network.source)
             run = _open(out, existing, run_document(plan, network, paths))
         except KeyboardInterrupt:
@@ -144,11 +148,30 @@ def _prepare(
     paintings_csv: str | os.PathLike[str] | None,
     strict: bool,
 ) -> tuple[RunDirectory | None, Plan, tuple[str, ...]]:
+    _refuse_out_within(out, faces, paintings)
     existing = RunDirectory.find(out)  # first: refusing a foreign folder should not take a catalogue's time
     face_catalogue = read_faces(faces, strict=strict)
     painting_catalogue = read_paintings(paintings, csv=paintings_csv, strict=strict)
     problems = (*face_catalogue.problems, *face_catalogue.notes, *painting_catalogue.problems)
     return existing, make_plan(face_catalogue, painting_catalogue, config), problems
+
+
+def _refuse_out_within(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Refuse a run inside its own input: its shards would be taken for a Parquet copy of it the next time."""
+    fs, root, url = open_filesystem(out)
+    for place in map(os.path.realpath, inputs):
+        if (
+            isinstance(fs, LocalFileSystem)
+            and os.path.isdir(place)
+            and Path(place) in Path(os.path.realpath(root)).parents
+        ):
+            raise InputError(f'"{url}" lies within the input "{place}"; choose a folder outside of it')
+
+
+def _refuse_impossible_precision(config: BuildConfig, execution: ExecutionConfig) -> None:
+    """A local cluster's devices are known here; only a running one's are its workers' to tell."""
+    if config.transfer.precision == "tf32" and scheduler_address(execution) is None and not visible_gpus():
+        raise InputError("precision tf32 needs a CUDA device, and there is none here; use fp32, bf16 or auto")
 
 
 def _check_paintings(paintings: PaintingCatalogue, seed: int) -> None:

@@ -15,12 +15,12 @@ from pipeline.network import reference
 from pipeline.pairing import draws
 from stylize.convention import CONVENTIONS
 from stylize.decode import decode_image
-from stylize.errors import ImageError
+from stylize.errors import ImageError, WeightsError
 from stylize.fit import cover
 from stylize.settings import TransferSettings
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
-from stylize.weights import load_weights
+from stylize.weights import MINIMUM_SIDE, load_weights
 
 ACCEPTED_SHARE = 0.9  # the published threshold throws one pair in ten away (docs/objective.md)
 
@@ -90,7 +90,12 @@ def calibrate(
     settings = settings or TransferSettings()
     face_catalogue, painting_catalogue = read_faces(faces), read_paintings(paintings)
     network = reference(weights, seed, settings.convention)
-    transfer = StyleTransfer(load_weights(weights, seed=seed), network.scales, settings)
+    try:
+        transfer = StyleTransfer(load_weights(weights, seed=seed), network.scales, settings)
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
     total = face_catalogue.table.num_rows
     sample = np.sort(np.random.default_rng(seed).choice(total, min(pairs, total), replace=False))
@@ -106,6 +111,10 @@ def calibrate(
             painting = _read(painting_catalogue.source, painting_catalogue.table["locator"][drawn].as_py())
         except ImageError as error:
             unreadable.append(str(error))
+            continue
+        if size is None and min(face.shape[:2]) < MINIMUM_SIDE:
+            least = f"the least side is {MINIMUM_SIDE} pixels"
+            unreadable.append(f"{image_id}: {face.shape[1]}x{face.shape[0]} is smaller than VGG-19 can see; {least}")
             continue
         size = size or (face.shape[1], face.shape[0])
         pictures.append((cover(face, *size), cover(painting, *size)))

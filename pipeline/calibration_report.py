@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from manifests.errors import RunError
 from pipeline.calibrate import ACCEPTED_SHARE, Calibration, loss_unit
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -58,6 +59,13 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     return lines
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a place for the picture that cannot be written; RunError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise RunError(f'the histogram "{os.fspath(path)}" cannot be written; give another place with -o')
+
+
 def plot_calibration(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """Draw the histogram of losses and the curve of loss against evaluations into a PNG file; OSError."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # half a second that only this needs
@@ -97,7 +105,8 @@ def _shares(calibration: Calibration) -> dict[str, float]:
 def _thresholds(calibration: Calibration) -> list[float]:
     """Thresholds worth knowing the acceptance at: the one in the settings, and some round the losses."""
     tails = [float(np.quantile(calibration.losses, share)) for share in (0.5, 0.75, 0.8, 0.9, 0.95)]
-    return sorted({calibration.settings.threshold, *tails, float(calibration.losses.max()) * 1.01})
+    exact = (calibration.settings.threshold, *tails, float(calibration.losses.max()) * 1.01)
+    return sorted({float(f"{threshold:.6g}") for threshold in exact})  # as shown, so that the shares are theirs
 
 
 def _curve(calibration: Calibration) -> dict[int, dict[str, float]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,8 @@ class BuildConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        if math.isinf(self.transfer.threshold):  # JSON, and so run.json, has no infinity
+            raise InputError("the threshold must be a finite number; give 1e9 to accept everything")
         if self.shard_size < 1:
             raise InputError(f"the shard size must be at least 1, not {self.shard_size}")
         if self.limit is not None and self.limit < 1:

@@ -17,13 +17,12 @@ def contact_sheet(triples: Sequence[Triple], columns: int = 3) -> Image.Image:
     """Draw triples in rows of `columns`, each with the face's id, the loss and the painting's id under it.
 
     Args:
-        triples: at least one; they may differ in size, the first one's sets the grid.
+        triples: at least one; they may differ in size, the largest set the grid.
         columns: triples per row, at least 1.
 
     """
-    height, width = triples[0].proxy.shape[:2]
-    scale = max(1, round(_TILE_HEIGHT / height))
-    tile_width, tile_height = width * scale, height * scale
+    scale = max(1, round(_TILE_HEIGHT / triples[0].proxy.shape[0]))
+    tile_height, tile_width = (scale * max(triple.proxy.shape[side] for triple in triples) for side in (0, 1))
     cell_width, cell_height = 3 * tile_width + 4 + 2 * _MARGIN, tile_height + _CAPTION + _MARGIN
     columns = min(columns, len(triples))
     rows = -(-len(triples) // columns)
@@ -35,7 +34,7 @@ def contact_sheet(triples: Sequence[Triple], columns: int = 3) -> Image.Image:
         top = index // columns * cell_height + _MARGIN
         for position, picture in enumerate((triple.face, triple.painting, triple.proxy)):
             tile = Image.fromarray(np.ascontiguousarray(picture))
-            tile = tile.resize((tile_width, tile_height), Image.Resampling.NEAREST)
+            tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
             sheet.paste(tile, (left + position * (tile_width + 2), top))
         caption = f"{triple.row[schema.IMAGE_ID]}   loss {triple.row[schema.LOSS]:.1f}"
         room = 3 * tile_width

@@ -3,6 +3,11 @@
 from manifests.errors import InputError, RunError
 from stylize.errors import WeightsError
 
+
+class Interrupted(RunError):  # noqa: N818  # not an error of anybody's
+    """The user stopped the build; the run can be resumed."""
+
+
 USAGE_ERRORS = (InputError, WeightsError)
 """Wrong input or usage: exit code 2."""
 

@@ -5,15 +5,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manifests.errors import RunError
 from manifests.run import RunDirectory
 from manifests.status import RunStatus, read_status
 from manifests.verify import verify
-from pipeline.contact_sheet import contact_sheet
-from pipeline.recompute import Recomputation, recompute
-from pipeline.triples import open_inputs, sample_triples
+
+if TYPE_CHECKING:
+    from pipeline.recompute import Recomputation
 
 
 def status(out: str | os.PathLike[str]) -> RunStatus:
@@ -48,7 +48,7 @@ class Report:
 
     findings: tuple[str, ...]
     counts: Mapping[str, int]
-    recomputation: Recomputation | None
+    recomputation: "Recomputation | None"
 
     @property
     def clean(self) -> bool:
@@ -88,9 +88,12 @@ def verify_run(
     sample: int = 16,
     faces: str | os.PathLike[str] | None = None,
     paintings: str | os.PathLike[str] | None = None,
+    paintings_csv: str | os.PathLike[str] | None = None,
     weights: str | None = None,
 ) -> Report:
     """Check a run against its plan and itself and, if asked, recorded losses against the pixels.
+
+    Losses of a run that is damaged are not recomputed: its pixels or its records are not what was written.
 
     Raises:
         InputError: there is no run, or its inputs are not to be had for recomputing.
@@ -98,8 +101,12 @@ def verify_run(
     """
     verification = verify(out)
     recomputation = None
-    if recompute_losses:
-        recomputation = recompute(out, count=sample, faces=faces, paintings=paintings, weights=weights)
+    if recompute_losses and verification.clean:
+        from pipeline.recompute import recompute  # noqa: PLC0415  # torch takes seconds, and the rest needs storage alone
+
+        recomputation = recompute(
+            out, count=sample, faces=faces, paintings=paintings, paintings_csv=paintings_csv, weights=weights
+        )
     findings = (*verification.findings, *(recomputation.findings if recomputation else ()))
     return Report(findings, verification.counts, recomputation)
 
@@ -113,6 +120,7 @@ def preview(
     seed: int = 0,
     faces: str | os.PathLike[str] | None = None,
     paintings: str | os.PathLike[str] | None = None,
+    paintings_csv: str | os.PathLike[str] | None = None,
 ) -> list[str]:
     """Draw a contact sheet of a seeded sample of a run, and return the image ids on it.
 
@@ -120,8 +128,11 @@ def preview(
         InputError: there is no run, nothing is accepted yet, or its inputs are not to be had.
         RunError: the sheet cannot be written.
     """
+    from pipeline.contact_sheet import contact_sheet  # noqa: PLC0415  # as above
+    from pipeline.triples import open_inputs, sample_triples  # noqa: PLC0415
+
     run = RunDirectory.open(out)
-    triples = sample_triples(run, open_inputs(run, faces, paintings), count, seed)
+    triples = sample_triples(run, open_inputs(run, faces, paintings, paintings_csv), count, seed)
     buffer = io.BytesIO()
     contact_sheet(triples, columns).save(buffer, format="PNG")
     try:

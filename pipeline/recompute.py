@@ -7,7 +7,7 @@ from manifests import schema
 from manifests.errors import InputError
 from manifests.run import RunDirectory
 from pipeline.transfer_settings import from_config
-from pipeline.triples import open_inputs, sample_triples
+from pipeline.triples import NothingAccepted, open_inputs, sample_triples
 from stylize.transfer import StyleTransfer
 from stylize.weights import load_weights
 
@@ -37,6 +37,7 @@ def recompute(
     seed: int = 0,
     faces: str | os.PathLike[str] | None = None,
     paintings: str | os.PathLike[str] | None = None,
+    paintings_csv: str | os.PathLike[str] | None = None,
     weights: str | None = None,
 ) -> Recomputation:
     """Recompute the losses of a seeded sample of accepted proxies, in fp32, and compare with the manifest.
@@ -45,16 +46,19 @@ def recompute(
         url: of the run.
         count: how many proxies at most.
         seed: of the sample.
-        faces, paintings, weights: where the inputs are now, if not where run.json says.
+        faces, paintings, paintings_csv, weights: where the inputs are now, if not where run.json says.
 
     Raises:
-        InputError: no run, nothing accepted yet, or other inputs than the run's.
+        InputError: no run, damage in it, or other inputs than the run's.
         WeightsError: the weights cannot be loaded.
     """
     run = RunDirectory.open(url)
     transfer = _load(run, weights)
     findings, largest = [], 0.0
-    triples = sample_triples(run, open_inputs(run, faces, paintings), count, seed)
+    try:
+        triples = sample_triples(run, open_inputs(run, faces, paintings, paintings_csv), count, seed)
+    except NothingAccepted:
+        triples = []
     for triple in triples:
         recorded = float(triple.row[schema.LOSS])
         loss = float(transfer.losses(triple.proxy, triple.face, triple.painting).total[0])
@@ -62,7 +66,8 @@ def recompute(
         largest = max(largest, difference)
         if not difference <= TOLERANCE:
             findings.append(
-                f"{triple.row[schema.IMAGE_ID]}: the stored image has loss {loss:.4f}, and {recorded:.4f} is recorded."
+                f"{triple.row[schema.DATA_FILE]}, row {triple.row[schema.DATA_ROW]}: {triple.row[schema.IMAGE_ID]} as "
+                f"stored has loss {loss:.4f}, and {recorded:.4f} is recorded."
             )
     return Recomputation(len(triples), largest, tuple(findings))
 

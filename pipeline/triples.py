@@ -38,6 +38,10 @@ class Triple:
     proxy: npt.NDArray[np.uint8]
 
 
+class NothingAccepted(InputError):  # noqa: N818  # a run may well be right and have no proxy
+    """The run has no accepted proxy (yet)."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The catalogues that a run was made from."""
@@ -47,7 +51,10 @@ class Inputs:
 
 
 def open_inputs(
-    run: RunDirectory, faces: str | os.PathLike[str] | None, paintings: str | os.PathLike[str] | None
+    run: RunDirectory,
+    faces: str | os.PathLike[str] | None,
+    paintings: str | os.PathLike[str] | None,
+    paintings_csv: str | os.PathLike[str] | None = None,
 ) -> Inputs:
     """Open the inputs of a run where run.json says they were, or where the caller says they are now.
 
@@ -61,7 +68,10 @@ def open_inputs(
         if place is None or not os.path.exists(place):
             raise InputError(f"the {name} of this run are not at {place}; say where they are with --{name}")
         places[name] = place
-    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"], csv=recorded.get("paintings_csv")))
+    csv = paintings_csv or recorded.get("paintings_csv")
+    if csv is not None and not os.path.exists(csv):
+        raise InputError(f'the CSV of the paintings is not at "{csv}"; say where it is with --paintings-csv')
+    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"], csv=csv))
     for name, digest in (("faces", inputs.faces.digest), ("paintings", inputs.paintings.digest)):
         if digest != run.content["inputs"][name]["digest"]:
             raise InputError(f'the {name} at "{places[name]}" are not those that the run was made from')
@@ -78,27 +88,41 @@ def sample_triples(run: RunDirectory, inputs: Inputs, count: int, seed: int = 0)
         seed: of the choice.
 
     Raises:
-        InputError: nothing is accepted yet, or an image cannot be read any more.
+        NothingAccepted: no proxy is accepted (yet).
+        InputError: an image or a file of the run cannot be read any more.
     """
     committed = run.committed()
-    manifests = [
-        run.parquet(name.manifest_file).read(columns=list(_COLUMNS)) for name in run.planned() if name in committed
-    ]
+    manifests = [_manifest(run, name.manifest_file) for name in run.planned() if name in committed]
     rows = pa.concat_tables(manifests) if manifests else pa.table({name: [] for name in _COLUMNS})
     accepted = rows.filter(pc.equal(rows[schema.STATUS].cast(pa.string()), schema.ACCEPTED))
     if not accepted.num_rows:
-        raise InputError(f'"{run.url}" has no accepted proxy yet; let the build commit a shard first')
+        raise NothingAccepted(f'"{run.url}" has no accepted proxy; stylize status says how far the run is')
     chosen = np.random.default_rng(seed).choice(accepted.num_rows, min(count, accepted.num_rows), replace=False)
     faces = _locators(inputs.faces.table, schema.IMAGE_ID)
     paintings = _locators(inputs.paintings.table, schema.PAINTING)
     triples = []
     for row in accepted.take(pa.array(np.sort(chosen))).to_pylist():
-        proxy = decode_image(_proxy_bytes(run, row[schema.DATA_FILE], row[schema.DATA_ROW]))
+        proxy = _proxy(run, row[schema.DATA_FILE], row[schema.DATA_ROW])
         height, width = proxy.shape[:2]
         face = _read(inputs.faces.source, faces[row[schema.IMAGE_ID]])
         painting = _read(inputs.paintings.source, paintings[row[schema.PAINTING]])
         triples.append(Triple(row, cover(face, width, height), cover(painting, width, height), proxy))
     return triples
+
+
+def _manifest(run: RunDirectory, file: str) -> pa.Table:
+    try:
+        with run.parquet(file) as manifest:
+            return manifest.read(columns=list(_COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f'"{file}" of "{run.url}" cannot be read; run stylize verify') from error
+
+
+def _proxy(run: RunDirectory, data_file: str, row: int) -> npt.NDArray[np.uint8]:
+    try:
+        return decode_image(_proxy_bytes(run, data_file, row))
+    except (ImageError, OSError, pa.ArrowException) as error:
+        raise InputError(f'row {row} of "{data_file}" in "{run.url}" cannot be read; run stylize verify') from error
 
 
 def _locators(table: pa.Table, key: str) -> dict[str, str]:

@@ -21,11 +21,10 @@ from stylize.objective import Targets
 from stylize.preconditioner import LowPassPreconditioner
 from stylize.prefetch import prefetch
 from stylize.retry import UNREADABLE_PAINTING, Attempt, Verdict, judge, judge_exhausted
+from stylize.settings import MAX_WORKING_PIXELS
 from stylize.transfer import StyleTransfer
 from stylize.weights import MINIMUM_SIDE
 
-# Faces are repainted at their own size unless one is given; beyond this a slot takes gigabytes (docs/objective.md).
-MAX_WORKING_PIXELS = 1024 * 1024
 # Relative rounding error of a loss that the line search must not take for an increase.
 _SLACK = {"fp32": 1e-6, "tf32": 1e-5, "bf16": 1e-4}
 _POLL_CUDA = 4  # evaluations between two looks at who has finished: each look waits for the device

@@ -37,6 +37,11 @@ class LowPassPreconditioner:
         self._size = (height, width)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Filter images [B, C, height, width]."""
+        """Filter images [B, C, height, width]; on the CPU one by one, since an FFT's last bits depend on the batch."""
+        if images.device.type == "cpu":
+            return torch.stack([self._filter(image) for image in images])
+        return self._filter(images)
+
+    def _filter(self, images: Tensor) -> Tensor:
         filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * self._gain, s=self._size)
         return filtered

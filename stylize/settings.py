@@ -10,6 +10,9 @@ from stylize.encode import IMAGE_FORMATS
 from stylize.precision import PRECISIONS
 from stylize.weights import LAYERS, MINIMUM_SIDE
 
+# Faces are repainted at their own size unless one is given; beyond this one of them takes gigabytes.
+MAX_WORKING_PIXELS = 1024 * 1024
+
 
 @dataclass(frozen=True)
 class TransferSettings:
@@ -62,7 +65,15 @@ class TransferSettings:
                 len(self.size) == 2 and min(self.size) >= MINIMUM_SIDE,
                 f"size must be WIDTHxHEIGHT with sides of at least {MINIMUM_SIDE}, got {'x'.join(map(str, self.size))}",
             )
+            _require(
+                self.size[0] * self.size[1] <= MAX_WORKING_PIXELS,
+                f"size {self.size[0]}x{self.size[1]} is more than {MAX_WORKING_PIXELS:,} pixels, too large to repaint",
+            )
         _require(bool(self.style_layers), "at least one style layer is needed")
+        _require(
+            len(set(self.style_layers)) == len(self.style_layers),
+            f"style layers are named once each, got {','.join(self.style_layers)}",
+        )
         for layer in (*self.style_layers, self.content_layer):
             _require_one_of("layer", layer, LAYERS)
         _require(0 <= self.tolerance < 1, f"the tolerance must be in [0, 1), got {self.tolerance}")

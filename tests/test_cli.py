@@ -354,7 +354,6 @@ def test_nobody_answers_at_the_scheduler_address(place, free_port, monkeypatch):
     assert {path.name for path in place.glob("OUT/*")} <= {"run.json", "journal"}
 
 
-@pytest.mark.xfail(reason="run.json is written before the scheduler is asked", strict=True)
 def test_nobody_answers_and_other_settings_are_still_free(build, place, free_port, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     invoke(*command("OUT", "--scheduler", f"tcp://127.0.0.1:{free_port}", "--seed", 1))

@@ -14,11 +14,12 @@ from PIL import Image
 
 from stylize.decode import decode_image
 from stylize.encode import IMAGE_FORMATS
-from stylize.engine import MAX_WORKING_PIXELS, Draw, FaceJob, FaceResult, PaintingDraw, choose_batch_size, repaint
+from stylize.engine import Draw, FaceJob, FaceResult, PaintingDraw, choose_batch_size, repaint
 from stylize.errors import ImageError
 from stylize.fit import cover
 from stylize.objective import Targets
 from stylize.retry import UNREADABLE_PAINTING, Attempt
+from stylize.settings import MAX_WORKING_PIXELS
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
 from tests.tiny_transfer import encoded, picture, transfer

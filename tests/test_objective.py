@@ -1,6 +1,5 @@
 """Gram matrices, losses and gradients against a plain float64 reimplementation of PersonArt's Eq. 1–3."""
 
-
 import pytest
 import torch
 from hypothesis import given, settings

@@ -69,3 +69,13 @@ def test_settings_are_values():
     assert len({TransferSettings(), TransferSettings(), TransferSettings(alpha=1.0)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         TransferSettings().alpha = 1.0  # type: ignore[misc]
+
+
+def test_a_working_size_that_no_machine_could_repaint_is_refused():
+    with pytest.raises(ValueError, match="99999x99999"):
+        TransferSettings(size=(99999, 99999))
+
+
+def test_a_style_layer_counts_once():
+    with pytest.raises(ValueError, match="conv1_1,conv1_1"):
+        TransferSettings(style_layers=("conv1_1", "conv1_1"))

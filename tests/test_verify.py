@@ -88,7 +88,8 @@ def test_no_image(run):
 def test_deleted_file(run, folder):
     (run / folder / TRAIN).unlink()
     findings = verify(run).findings
-    assert f"{folder}/{TRAIN} is missing; run the build again." in findings
+    remedy = f"delete manifest/{TRAIN} and run" if folder == "data" else "run"
+    assert f"{folder}/{TRAIN} is missing; {remedy} the build again." in findings
     if folder == "manifest":
         assert any("has no manifest, so the shard is not committed" in finding for finding in findings)
 

@@ -19,6 +19,7 @@ EVALUATIONS = 20
 THRESHOLD = 240.0
 
 FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE = "celeba", "wikiart", "dataset", "contact-sheet.png"
+MARKER_FILE = ".stylize-demo"
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,13 @@ def run_demo(
     """
     root = Path(out)
     entries = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
-    if foreign := sorted(entries - {FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE}):
-        raise InputError(f'"{root}" holds something else ({foreign[0]}); choose an empty or new folder')
+    if root.exists() and not root.is_dir():
+        raise InputError(f'"{root}" is a file; choose an empty or new folder')
+    if entries and MARKER_FILE not in entries:  # somebody's own celeba/ must not be drawn into
+        raise InputError(f'"{root}" holds something else ({min(entries)}); choose an empty or new folder')
     try:
         root.mkdir(parents=True, exist_ok=True)
+        (root / MARKER_FILE).touch()
         notify(f"drawing {IDENTITIES * IMAGES_PER_IDENTITY} faces and {PAINTINGS} paintings under {root}")
         draw_celeba(root / FACES_FOLDER, identities=IDENTITIES, images_per_identity=IMAGES_PER_IDENTITY)
         draw_wikiart(root / PAINTINGS_FOLDER, count=PAINTINGS)
