@@ -13,31 +13,21 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Size(click.ParamType[tuple[int, int]]):
-    """WIDTHxHEIGHT in pixels."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        width, separator, height = str(value).lower().partition("x")
-        if not (separator and width.isdecimal() and height.isdecimal()):
-            self.fail(f'"{value}" is not WIDTHxHEIGHT, as in 178x218', param, ctx)
-        return int(width), int(height)
+def _size(value: str) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT in pixels."""
+    width, separator, height = value.lower().partition("x")
+    if not (separator and width.isdecimal() and height.isdecimal()):
+        raise click.BadParameter(f'"{value}" is not WIDTHxHEIGHT, as in 178x218')
+    return int(width), int(height)
 
 
-class _BatchSize(click.ParamType[int | None]):
-    """A whole number, or "auto"."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == "auto":
-            return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f'"{value}" is neither a whole number from 1 on nor auto', param, ctx)
-        return int(value)
+def _batch_size(value: str) -> int | None:
+    """Read a whole number, or "auto"."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f'"{value}" is neither a whole number from 1 on nor auto')
+    return int(value)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:
@@ -73,7 +63,7 @@ _transfer = _options(
     click.option("--history", type=int, help="Pairs that L-BFGS keeps."),
     click.option("--filter-exponent", type=float, help="Of L-BFGS's low-pass preconditioner; 0 switches it off."),
     click.option("--precision", help="Of the convolutions: auto, fp32, tf32 or bf16."),
-    click.option("--size", type=_Size(), help="Working size; by default every face keeps its own."),
+    click.option("--size", type=_size, metavar="WxH", help="Working size; by default every face keeps its own."),
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -133,7 +123,14 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pairing of faces and paintings.")
 @click.option("--strict", is_flag=True, help="Refuse inputs that disagree with themselves.")
 @click.option("--workers", type=int, help="Local workers; by default one per GPU, or per four cores.")
-@click.option("--batch-size", type=_BatchSize(), default="auto", show_default=True, help="Faces in flight per worker.")
+@click.option(
+    "--batch-size",
+    type=_batch_size,
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="Faces in flight per worker.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Attach to a running Dask scheduler.")
 @click.option("--scheduler-file", metavar="FILE", help="Attach to the scheduler that wrote this file.")
 @click.option("--tls-ca-file", metavar="FILE", help="Certificate authority, PEM.")
@@ -157,7 +154,7 @@ def build(out: str, faces: str, paintings: str, **options: Any) -> None:
     sharding = {} if (size := take("shard_size")) is None else {"shard_size": size}
     config = BuildConfig(from_options(_layers(options)), seed=seed, splits=splits, limit=limit, **sharding)
     if dry:
-        plan = dry_run(out, faces, paintings, config, paintings_csv=csv, strict=strict)
+        plan = dry_run(out, faces, paintings, config, paintings_csv=csv, strict=strict, notify=_notice)
         _print(plan.lines(), plan.as_dict(), as_json)
         return
     summary = build_run(
@@ -199,7 +196,7 @@ def demo(out: str, weights: str, workers: int | None) -> None:
 @_inputs
 @_transfer
 @click.option("--pairs", type=int, default=64, show_default=True, help="How many pairs to measure.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sample and the pairing.")
+@click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of sample and pairing.")
 @click.option("-o", "--output", default="calibration.png", show_default=True, help="Histogram and curve, PNG.")
 @_json
 @_user_errors

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from manifests.celeba_annotations import Annotation, read_attributes, read_identities, read_partition
 from manifests.celeba_layout import CelebALayout
-from manifests.disagreement import disagreement, first_occurrences
+from manifests.disagreement import disagreement, without_duplicates
 from manifests.errors import InputError
 from manifests.face_rows import FaceRows
 from manifests.image_files import list_image_files
@@ -81,18 +81,9 @@ def read_celeba(layout: CelebALayout) -> FaceRows:
 
 
 def _without_duplicates(table: pa.Table, where: str, what: str, problems: list[str]) -> pa.Table:
-    ids = table["image_id"].combine_chunks()
-    first = first_occurrences(ids)
-    if first.all():
-        return table
-    problems.append(
-        disagreement(
-            ids.filter(pa.array(~first)),
-            f"{what} in {where} repeats an earlier id and is left out",
-            f"{what}s in {where} repeat an earlier id and are left out",
-        )
-    )
-    return table.filter(pa.array(first))
+    one = f"{what} in {where} repeats an earlier id and is left out"
+    many = f"{what}s in {where} repeat an earlier id and are left out"
+    return without_duplicates(table, "image_id", one, many, problems)
 
 
 def _unique(annotation: Annotation, problems: list[str]) -> Annotation:

@@ -22,6 +22,23 @@ def disagreement(offenders: pa.Array, one: str, many: str) -> str:
     return f"{count:,} {many} (first: {shown})."
 
 
+def without_duplicates(table: pa.Table, key: str, one: str, many: str, problems: list[str]) -> pa.Table:
+    """Keep the first row of every id, and append a sentence on the others to ``problems``.
+
+    Args:
+        table: rows with their ids in the column ``key``.
+        key: name of the column.
+        one, many: as for `disagreement`.
+        problems: where the sentence goes, if there is a duplicate.
+    """
+    ids = table[key].combine_chunks()
+    first = first_occurrences(ids)
+    if first.all():
+        return table
+    problems.append(disagreement(ids.filter(pa.array(~first)), one, many))
+    return table.filter(pa.array(first))
+
+
 def first_occurrences(ids: pa.Array) -> npt.NDArray[np.bool_]:
     """Mark the first occurrence of every id: bool [len(ids)], False where the same id came before."""
     first = np.zeros(len(ids), dtype=np.bool_)

@@ -50,7 +50,7 @@ def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
     """List the image files of ``folder`` by suffix, in any case, sorted; hidden files and folders are ignored.
 
     Links to folders are not followed (they may form loops). Links to files are followed as long as they stay inside
-    ``folder``; the others are left out and reported, because ``ImageSource`` would refuse them one by one.
+    ``folder``. Links that lead out are left out and reported: ``ImageSource`` would refuse their images one by one.
 
     Raises:
         InputError: a folder cannot be read, or a file name is not UTF-8.
@@ -58,6 +58,7 @@ def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
     locators: list[str] = []
     sizes: list[int] = []
     bad_links: list[str] = []
+    linked_folders: list[str] = []
     real_folder = os.path.realpath(folder)
     pending = [""]
     while pending:
@@ -75,6 +76,9 @@ def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
                     if recursive:
                         pending.append(f"{prefix}{name}/")
                     continue
+                if recursive and entry.is_symlink() and entry.is_dir():
+                    linked_folders.append(prefix + name)
+                    continue
                 if not name.lower().endswith(IMAGE_SUFFIXES):
                     continue
                 locator = prefix + name
@@ -86,18 +90,31 @@ def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
                     sizes.append(entry.stat().st_size)
                 elif entry.is_symlink():
                     bad_links.append(locator)
-    problems: tuple[str, ...] = ()
-    if bad_links:
-        names = listing_table(sorted(bad_links), [0] * len(bad_links), str(folder))["locator"].combine_chunks()
-        problems = (
-            disagreement(
-                names,
-                f"image is a link that leads out of {folder} or nowhere, and is left out; copy the file there",
-                f"images are links that lead out of {folder} or nowhere, and are left out; copy the files there",
-            ),
-        )
     table = listing_table(locators, sizes, str(folder))
+    problems = _link_problems(folder, bad_links, linked_folders)
     return ImageListing(table.take(pc.sort_indices(table["locator"])), problems)
+
+
+def _link_problems(folder: Path, images: list[str], folders: list[str]) -> tuple[str, ...]:
+    real_folder = os.path.realpath(folder)
+    outside = [name for name in folders if not _is_inside(os.path.realpath(os.path.join(folder, name)), real_folder)]
+    told = (
+        (
+            images,
+            f"image is a link that leads out of {folder} or nowhere, and is left out; copy the file there",
+            f"images are links that lead out of {folder} or nowhere, and are left out; copy the files there",
+        ),
+        (
+            outside,
+            f"folder is a link that leads out of {folder}, and is left out; move the folder there",
+            f"folders are links that lead out of {folder}, and are left out; move the folders there",
+        ),
+    )
+    return tuple(
+        disagreement(listing_table(sorted(names), [0] * len(names), str(folder))["locator"].combine_chunks(), one, many)
+        for names, one, many in told
+        if names
+    )
 
 
 def check_locator(locator: str, root: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.catalogue_digest import catalogue_digest
-from manifests.disagreement import disagreement, first_occurrences
+from manifests.disagreement import disagreement, without_duplicates
 from manifests.errors import InputError
 from manifests.image_files import list_image_files
 from manifests.image_source import ImageSource
@@ -140,18 +140,9 @@ def _read_parquet(place: Path, files: ParquetFiles) -> pa.Table:
 
 
 def _without_duplicates(table: pa.Table, where: str, problems: list[str], key: str = "painting") -> pa.Table:
-    ids = table[key].combine_chunks()
-    first = first_occurrences(ids)
-    if first.all():
-        return table
-    problems.append(
-        disagreement(
-            ids.filter(pa.array(~first)),
-            f"row in {where} repeats an earlier painting and is left out",
-            f"rows in {where} repeat an earlier painting and are left out",
-        )
-    )
-    return table.filter(pa.array(first))
+    one = f"row in {where} repeats an earlier painting and is left out"
+    many = f"rows in {where} repeat an earlier painting and are left out"
+    return without_duplicates(table, key, one, many, problems)
 
 
 def _with_csv(table: pa.Table, path: Path, place: Path, problems: list[str]) -> pa.Table:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.attributes import ATTRIBUTES
-from manifests.disagreement import disagreement, first_occurrences
+from manifests.disagreement import without_duplicates
 from manifests.errors import InputError
 from manifests.face_rows import FaceRows
 from manifests.image_source import ImageSource
@@ -41,19 +41,10 @@ def read_parquet_faces(path: Path, files: ParquetFiles) -> FaceRows:
         tables.append(_read_part(part))
         columns.update(part.file.schema_arrow.names)
     table = pa.concat_tables(tables)
-    problems = []
-    ids = table["image_id"].combine_chunks()
-    first = first_occurrences(ids)
-    if not first.all():
-        repeated = ids.filter(pa.array(~first))
-        problems.append(
-            disagreement(
-                repeated,
-                f"row in {path} repeats an earlier id and is left out",
-                f"rows in {path} repeat an earlier id and are left out",
-            )
-        )
-        table = table.filter(pa.array(first))
+    problems: list[str] = []
+    one = f"row in {path} repeats an earlier id and is left out"
+    many = f"rows in {path} repeat an earlier id and are left out"
+    table = without_duplicates(table, "image_id", one, many, problems)
     notes = []
     absent = [name for name in ATTRIBUTES if name not in columns]
     if absent:

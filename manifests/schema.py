@@ -1,7 +1,7 @@
 """Column names and Arrow schemas of the two files that make a shard.
 
 A shard is a *data* file (accepted proxies with their image bytes) and a *manifest* file (one row per input face,
-always; no image bytes). Column names are spelled here and nowhere else.
+always; no image bytes). The columns of a run are defined here.
 
 The footer key ``huggingface`` lists every column of the file as a feature, in the form that ``datasets`` 5.2 writes
 itself. With a partial list, or none, ``load_dataset`` hands out dicts instead of images.

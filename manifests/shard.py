@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from manifests import schema
 from manifests.attributes import ATTRIBUTES
+from manifests.image_files import IMAGE_SUFFIXES
 from manifests.run import RunDirectory
 from manifests.schema import ACCEPTED, DATA_SCHEMA, FAILED, MANIFEST_SCHEMA, STATUSES
-from manifests.shard_name import ShardName, shard_name
+from manifests.shard_name import ShardName
 
-__all__ = ["AttemptRecord", "ShardName", "ShardRow", "data_file", "manifest_file", "shard_name", "write_shard"]
+__all__ = ["AttemptRecord", "ShardName", "ShardRow", "data_file", "manifest_file", "write_shard"]
 
 ROW_GROUP_ROWS: Final = 100
 ROW_GROUP_BYTES: Final = 95_000_000
@@ -92,7 +93,7 @@ def data_file(name: ShardName, rows: Sequence[ShardRow]) -> bytes:
     columns[schema.IMAGE] = [
         {
             schema.IMAGE_BYTES: row.image,
-            schema.IMAGE_PATH: str(PurePosixPath(row.image_id).with_suffix(row.image_suffix or "")),
+            schema.IMAGE_PATH: _image_path(row),
         }
         for row in accepted
     ]
@@ -125,6 +126,13 @@ _PLAIN_MANIFEST = tuple(
 )
 _OF_THE_PROXY = ("painting", "artist", "genre", "style", "loss", "image", "width", "height", "image_suffix")
 _NEEDED_OF_THE_PROXY = ("painting", "loss", "image", "width", "height", "image_suffix")
+
+
+def _image_path(row: ShardRow) -> str:
+    """Name the stored picture after its face: only an image's suffix is replaced, since other dots tell faces apart."""
+    named = row.image_id.lower().endswith(IMAGE_SUFFIXES)
+    stem = str(PurePosixPath(row.image_id).with_suffix("")) if named else row.image_id
+    return stem + (row.image_suffix or "")
 
 
 def _attribute_columns(rows: Sequence[ShardRow]) -> dict[str, list[Any]]:

@@ -44,11 +44,6 @@ class ShardName:
         return name if str(name) == match[0] and name.index < name.count else None
 
 
-def shard_name(split: str, index: int, count: int) -> str:
-    """Return the file stem of a shard, e.g. ``train-00000-of-00002``."""
-    return str(ShardName(split, index, count))
-
-
 def planned_shards(run: Mapping[str, Any]) -> dict[ShardName, range]:
     """Return every shard of a run with the positions of its faces inside the split's sorted list.
 

@@ -123,14 +123,19 @@ def dry_run(
     *,
     paintings_csv: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> Estimate:
     """Plan a build and estimate its cost; writes nothing, loads no weights, starts no worker.
+
+    Arguments as for `build`; `notify` is told the disagreements in the inputs.
 
     Raises:
         InputError: as `build`.
     """
     config = config or BuildConfig()
-    existing, plan, _ = _prepare(out, faces, paintings, config, paintings_csv=paintings_csv, strict=strict)
+    existing, plan, problems = _prepare(out, faces, paintings, config, paintings_csv=paintings_csv, strict=strict)
+    for problem in problems:
+        notify(problem)
     if existing is None:
         return estimate(plan)
     document = plan_document(plan)

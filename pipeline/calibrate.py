@@ -15,12 +15,13 @@ from pipeline.network import reference
 from pipeline.pairing import draws
 from stylize.convention import CONVENTIONS
 from stylize.decode import decode_image
+from stylize.engine import unworkable
 from stylize.errors import ImageError, WeightsError
 from stylize.fit import cover
 from stylize.settings import TransferSettings
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
-from stylize.weights import MINIMUM_SIDE, load_weights
+from stylize.weights import load_weights
 
 ACCEPTED_SHARE = 0.9  # the published threshold throws one pair in ten away (docs/objective.md)
 
@@ -112,9 +113,8 @@ def calibrate(
         except ImageError as error:
             unreadable.append(str(error))
             continue
-        if size is None and min(face.shape[:2]) < MINIMUM_SIDE:
-            least = f"the least side is {MINIMUM_SIDE} pixels"
-            unreadable.append(f"{image_id}: {face.shape[1]}x{face.shape[0]} is smaller than VGG-19 can see; {least}")
+        if size is None and (reason := unworkable(*face.shape[:2])):
+            unreadable.append(f"{image_id}: {reason}")
             continue
         size = size or (face.shape[1], face.shape[0])
         pictures.append((cover(face, *size), cover(painting, *size)))

@@ -111,9 +111,17 @@ def _security(execution: ExecutionConfig, address: str) -> Security | None:
     for file in files.values():
         if file and not Path(file).is_file():
             raise InputError(f'the TLS file "{file}" does not exist')
-    if not any(files.values()):
+    encrypted = address.startswith("tls://")
+    if not encrypted and not any(files.values()):
         return None
-    return Security(**{name: file for name, file in files.items() if file}, require_encryption="tls://" in address)
+    security = Security(**{name: file for name, file in files.items() if file}, require_encryption=encrypted)
+    try:
+        usable = security.get_connection_args("client")["ssl_context"] is not None
+    except OSError as error:
+        raise InputError(f"the TLS files cannot be used ({error}); give certificates and key as PEM") from error
+    if encrypted and not usable:  # a context needs both; Dask's own configuration may have them, too
+        raise InputError(f'"{address}" needs --tls-ca-file, --tls-cert and, unless that file holds it, --tls-key')
+    return security
 
 
 @contextlib.contextmanager
@@ -133,11 +141,17 @@ def _local_cluster(execution: ExecutionConfig) -> Iterator[SpecCluster]:
     # Nanny overwrites this process's variables, which its children inherit; ours come back on exit.
     environment = dict(os.environ)
     with interrupt_ignored():
-        cluster = SpecCluster(
-            workers={index: {"cls": Nanny, "options": {**common, **special}} for index, special in enumerate(options)},
-            scheduler={"cls": Scheduler, "options": {**loopback, "port": 0, "protocol": "tcp://"}},
-            name="stylize",
-        )
+        try:
+            cluster = SpecCluster(
+                workers={
+                    index: {"cls": Nanny, "options": {**common, **special}} for index, special in enumerate(options)
+                },
+                scheduler={"cls": Scheduler, "options": {**loopback, "port": 0, "protocol": "tcp://"}},
+                name="stylize",
+            )
+        except (OSError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RunError(f"the local Dask cluster could not be started ({reason})") from error
     try:
         yield cluster
     finally:

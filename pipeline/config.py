@@ -40,6 +40,8 @@ class BuildConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        if not -(2**63) <= self.seed < 2**64:  # what PyTorch's generators take
+            raise InputError(f"the seed must lie in [-2^63, 2^64), not {self.seed}")
         if math.isinf(self.transfer.threshold):  # JSON, and so run.json, has no infinity
             raise InputError("the threshold must be a finite number; give 1e9 to accept everything")
         if self.shard_size < 1:
@@ -121,7 +123,7 @@ def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], out: str) -> 
 
 def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
     parts = {name: dict(document.get(name, {})) for name in FINGERPRINTED}
-    # Only the digest counts: the same weights may lie under another name, and a catalogue in another layout.
+    # Only the digest counts: the same weights may lie under another name, and a layout is only a name.
     parts["weights"] = {"digest": parts["weights"].get("digest")}
     parts["inputs"] = {
         name: {key: entry[key] for key in ("count", "digest")} for name, entry in parts["inputs"].items()

@@ -1,4 +1,4 @@
-"""The content of run.json: what a run was made from and with, and how far another request differs from it."""
+"""The content of run.json: what a run was made from and with (`pipeline.config` compares two of them)."""
 
 import contextlib
 import os

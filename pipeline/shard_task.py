@@ -78,9 +78,9 @@ def run_shard(spec: ShardSpec, engine: Engine | None = None) -> ShardSummary:
     Raises:
         Stopped: the client asked this execution to stop.
         WeightsError: the weights cannot be loaded here, or are not the run's.
-        RunError: the images cannot be reached from this machine, or the shard cannot be written.
+        RunError: the run or the images cannot be reached from this machine, or the shard cannot be written.
     """
-    run = RunDirectory.open(spec.root)
+    run = _open(spec)
     reporter = Reporter(spec.token, str(spec.name))
     if spec.name in run.committed():
         return ShardSummary(str(spec.name), {}, executed=False)
@@ -101,6 +101,12 @@ def run_shard(spec: ShardSpec, engine: Engine | None = None) -> ShardSummary:
     _check_wanted(spec)
     _check_reachable(spec)  # a volume that vanished meanwhile has failed faces that are not to blame
     rows = _rows(spec, results)
+    # Hours may have passed. A committed shard must not be written again: on another device its pixels would differ from
+    # the digests in the manifest between the two renames. And the folder may hold another run by now.
+    if _open(spec).content != run.content:
+        raise RunError(f'"{run.url}" has become another run while shard {spec.name} was made')
+    if spec.name in run.committed():
+        return ShardSummary(str(spec.name), {}, executed=False)
     try:
         write_shard(run, spec.name, rows)
     except OSError as error:
@@ -123,6 +129,14 @@ def stop(token: str) -> None:
 def _check_wanted(spec: ShardSpec) -> None:
     if spec.token in _stopped:
         raise Stopped(str(spec.name))
+
+
+def _open(spec: ShardSpec) -> RunDirectory:
+    try:
+        return RunDirectory.open(spec.root)
+    except InputError as error:
+        where = f"seen from {socket.gethostname()}; every worker needs OUT under the same path"
+        raise RunError(f"{error} ({where})") from error
 
 
 def _check_reachable(spec: ShardSpec) -> None:

@@ -116,7 +116,8 @@ class _Hopeless:
         if not self._succeeded and self._failed.total() >= HOPELESS_FACES:
             raise RunError(
                 f"all of the first {self._failed.total()} faces failed, most often because: "
-                f"{self._failed.most_common(1)[0][0]}"
+                f"{self._failed.most_common(1)[0][0]} (they are committed as failed: mend the cause, and delete their "
+                "files in manifest/ to have them tried again)"
             )
 
 

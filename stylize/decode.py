@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from stylize.errors import ImageError
 
-# A decoded image takes 3 bytes a pixel, and some modes 4: at most 256 MiB while it is decoded.
+# A decoded image takes up to 4 bytes a pixel; laying transparency on paper takes three such copies for a moment.
 MAX_PIXELS = 64 * 1024 * 1024
 # What brings a picture stored in each EXIF orientation upright.
 _TRANSPOSES = {

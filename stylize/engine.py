@@ -316,12 +316,16 @@ def load_face(job: FaceJob, transfer: StyleTransfer) -> np.ndarray | str:
         return str(error)
     if transfer.settings.size is not None:
         return cover(face, *transfer.settings.size)
-    height, width = face.shape[:2]
+    return unworkable(*face.shape[:2]) or face
+
+
+def unworkable(height: int, width: int) -> str | None:
+    """Say why an image of this size cannot be repainted as it is; None if it can."""
     if min(height, width) < MINIMUM_SIDE:
         return f"{width}x{height} is smaller than VGG-19 can see; the least side is {MINIMUM_SIDE} pixels"
     if height * width > MAX_WORKING_PIXELS:
         return f"{width}x{height} is too large to repaint at its own size; give a working size with --size"
-    return face
+    return None
 
 
 def _failure(job: FaceJob, attempts: tuple[Attempt, ...], error: str, transfer: StyleTransfer) -> FaceResult:

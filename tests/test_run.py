@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from manifests.errors import InputError, RunError
 from manifests.run import RunDirectory
 from manifests.shard import write_shard
-from manifests.shard_name import ShardName, planned_shards, shard_name
+from manifests.shard_name import ShardName, planned_shards
 from tests.small_run import MIXED, row, run_content, write_run
 
 CONTENT = run_content({"train": 10, "valid": 3}, 4)
@@ -186,7 +186,7 @@ def test_run_json_is_plain_json(tmp_path):
 @given(st.sampled_from(["train", "valid", "test"]), st.integers(1, 300_000), st.data())
 def test_shard_names_are_read_back(split, count, data):
     index = data.draw(st.integers(0, count - 1))
-    name = ShardName.parse(f"{shard_name(split, index, count)}.parquet")
+    name = ShardName.parse(f"{ShardName(split, index, count)}.parquet")
     assert name == ShardName(split, index, count)
     assert name is not None
     assert name.data_file == f"data/{split}-{index:05d}-of-{count:05d}.parquet"
