@@ -14,7 +14,7 @@ from stylize.weights import LAYERS
 from tests.test_vgg import plain_features
 from tests.tiny_transfer import picture, scales, to_tensor, weights
 
-ALPHA, UNIT = 0.02, 1950.0
+ALPHA, UNIT = 0.02, 3000.0
 FACES, PAINTINGS, IMAGES = (
     torch.stack([to_tensor(picture(seed + number, 32, 40)) for number in range(2)]) for seed in (10, 20, 30)
 )
@@ -193,4 +193,4 @@ def test_the_default_loss_unit_is_the_documented_one():
     from stylize.convention import CONVENTIONS  # noqa: PLC0415
 
     assert CONVENTIONS["raw"].loss_unit == 1
-    assert CONVENTIONS["personart"].loss_unit == 1950
+    assert CONVENTIONS["personart"].loss_unit == 3000
