@@ -16,7 +16,7 @@ from stylize.settings import TransferSettings
 IDENTITIES, IMAGES_PER_IDENTITY, PAINTINGS = 8, 4, 12
 EVALUATIONS = 20
 # Of the drawn faces with random weights, after 20 evaluations: a few of the 32 need a second painting.
-THRESHOLD = 240.0
+THRESHOLD = 130.0
 
 FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE = "celeba", "wikiart", "dataset", "contact-sheet.png"
 MARKER_FILE = ".stylize-demo"
