@@ -58,16 +58,17 @@ def test_the_reference_batch_never_changes():
     assert not torch.equal(images[0], images[1])
 
 
-def test_the_reference_batch_looks_like_natural_images():
+def test_the_reference_batch_has_the_documented_statistics():
     images = reference_images(4, 128, seed=2).double().numpy()
     assert images.min() >= 0
     assert images.max() <= 1
-    assert images.mean() == pytest.approx(0.45, abs=0.02)
-    assert images.std() == pytest.approx(0.25, abs=0.03)
+    # Of mean 0.45 and deviation 0.5 before they are clipped.
+    assert images.mean() == pytest.approx(0.47, abs=0.03)
+    assert images.std() == pytest.approx(0.36, abs=0.03)
     frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None, :])
     amplitude = np.abs(np.fft.fft2(images - images.mean((2, 3), keepdims=True))).mean((0, 1))
     band = (frequency > 0.03) & (frequency < 0.3)
     slope = np.polyfit(np.log(frequency[band]), np.log(amplitude[band]), 1)[0]
-    assert -1.5 < slope < -1.0
+    assert -1.8 < slope < -1.3
     red, green, blue = images.transpose(1, 0, 2, 3).reshape(3, -1)
-    assert np.corrcoef([red, green, blue]).min() > 0.5
+    assert np.corrcoef([red, green, blue]).min() > 0.9
