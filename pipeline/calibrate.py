@@ -15,9 +15,9 @@ from pipeline.network import reference
 from pipeline.pairing import draws
 from stylize.convention import CONVENTIONS
 from stylize.decode import decode_image
-from stylize.engine import unworkable
 from stylize.errors import ImageError, WeightsError
 from stylize.fit import cover
+from stylize.loading import unworkable
 from stylize.settings import TransferSettings
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer

@@ -20,8 +20,9 @@ from pipeline.cluster import THREADS_VARIABLE
 from pipeline.network import load_transfer
 from pipeline.plan import ShardSpec
 from pipeline.progress import COUNTS, Reporter
-from stylize.engine import Draw, FaceJob, FaceResult, PaintingDraw, repaint
+from stylize.engine import repaint
 from stylize.errors import ImageError
+from stylize.jobs import Draw, FaceJob, FaceResult, PaintingDraw
 from stylize.retry import Attempt
 
 OnAttempt = Callable[[str, Attempt], None]

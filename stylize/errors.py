@@ -7,3 +7,7 @@ class ImageError(ValueError):
 
 class WeightsError(ValueError):
     """A weights file cannot be used; the message names the file and what to give instead."""
+
+
+class DeviceMemoryError(RuntimeError):
+    """A single face does not fit into the memory of the device."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylize.gram import gram_matrix, style_loss
+from stylize.backpropagation import ForwardPass
+from stylize.gram import add_style_gradient_, gram_matrix, style_loss
 from stylize.vgg import VGG19
 
 
@@ -82,22 +83,38 @@ class Objective:
     def losses(self, images: Tensor, targets: Targets) -> Losses:
         """Evaluate the losses of images, float32 [B, 3, H, W] in [0, 1]; differentiable with respect to them."""
         features = self.network(images, self._layers)
-        style = torch.stack(
-            [
-                style_loss(features[layer], target)
-                for layer, target in zip(self.style_layers, targets.grams, strict=True)
-            ],
-            dim=1,
-        )
-        # Differences of nearly equal activations: half precision would lose them.
-        difference = features[self.content_layer].to(style.dtype) - targets.content.to(style.dtype)
-        content = 0.5 * difference.square().mean((1, 2, 3))
-        style, content = style * self.loss_unit, content * self.loss_unit
-        return Losses(style.sum(1) + self.alpha * content, style, content)
+        grams = [gram_matrix(features[layer]) for layer in self.style_layers]
+        return self._losses(grams, features[self.content_layer], targets)
 
     def value_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Evaluate the total losses [B] and their gradients with respect to the images [B, 3, H, W], both detached."""
-        images = images.detach().requires_grad_(True)
-        total = self.losses(images, targets).total
-        (gradient,) = torch.autograd.grad(total.sum(), images)
-        return total.detach(), gradient
+        with torch.no_grad():
+            passed = ForwardPass(self.network, images, self._layers)
+            grams = {layer: gram_matrix(passed.features[layer]) for layer in self.style_layers}
+            content = passed.features[self.content_layer]
+            total = self._losses(list(grams.values()), content, targets).total
+
+            def add_gradient(layer: str, gradient: Tensor) -> None:
+                features = passed.features[layer]
+                if layer in grams:
+                    target = targets.grams[self.style_layers.index(layer)]
+                    add_style_gradient_(gradient, features, grams[layer], target, self.loss_unit)
+                if layer == self.content_layer:
+                    factor = self.loss_unit * self.alpha / features[0].numel()
+                    gradient.add_(_difference(features, targets.content), alpha=factor)
+
+            return total, passed.backward(add_gradient)
+
+    def _losses(self, grams: Sequence[Tensor], content: Tensor, targets: Targets) -> Losses:
+        style = torch.stack(
+            [style_loss(gram, target) for gram, target in zip(grams, targets.grams, strict=True)], dim=1
+        )
+        distance = 0.5 * _difference(content, targets.content).square().mean((1, 2, 3))
+        style, distance = style * self.loss_unit, distance * self.loss_unit
+        return Losses(style.sum(1) + self.alpha * distance, style, distance)
+
+
+def _difference(features: Tensor, target: Tensor) -> Tensor:
+    """Difference of nearly equal activations, in fp32 or better: half precision would lose it."""
+    exact = torch.promote_types(features.dtype, torch.float32)
+    return features.to(exact) - target.to(exact)

@@ -19,7 +19,7 @@ class Attempt:
         style_losses: E_s of each style layer; None likewise.
         content_loss: E_c, without α; None likewise.
         evaluations: Of the objective, used up by this attempt.
-        stop_reason: "evaluations", "converged", "line_search", "not_finite" or "unreadable_painting".
+        stop_reason: "evaluations", "converged", "hopeless", "line_search", "not_finite" or "unreadable_painting".
         error: Why the painting could not be read.
 
     """

@@ -29,6 +29,7 @@ class TransferSettings:
         size: Working size (width, height) in pixels; None leaves every face at its own size.
         image_format: In which proxies are stored: "png" or "webp" (both lossless), or "jpeg" (quality 95).
         style_layers, content_layer: Layers of VGG-19, after ReLU.
+        give_up: Stop an attempt early when it will clearly not get under the threshold, see docs/optimiser.md.
         tolerance: Stop when the loss fell by less than this, relatively, over ten evaluations.
         history: Pairs that L-BFGS keeps.
         filter_exponent: Of the low-pass preconditioner; 0 switches it off.
@@ -48,6 +49,7 @@ class TransferSettings:
     image_format: str = "png"
     style_layers: tuple[str, ...] = STYLE_LAYERS
     content_layer: str = CONTENT_LAYER
+    give_up: bool = True
     tolerance: float = 1e-3
     history: int = 10
     filter_exponent: float = 1.5

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stylize.engine import make_optimiser
-from stylize.objective import Losses, Targets
+from stylize.objective import Losses
+from stylize.slots import Slots
 from stylize.transfer import StyleTransfer
 
 
@@ -49,17 +49,13 @@ def trace(
 def _trace_batch(
     transfer: StyleTransfer, faces: Sequence[np.ndarray], paintings: Sequence[np.ndarray]
 ) -> Iterator[Trajectory]:
-    start = torch.stack([transfer.to_device(face) for face in faces])
-    style = torch.stack([transfer.to_device(painting) for painting in paintings])
-    targets = Targets(transfer.style_targets(style), transfer.content_target(start))
-    optimiser = make_optimiser(transfer, len(faces), start.shape[2:])
-    for row, face in enumerate(start):
-        optimiser.start(row, face)
+    slots = Slots(transfer, len(faces), faces[0].shape[:2])
+    slots.start(range(len(faces)), faces, paintings, [None] * len(faces), [None] * len(faces))
     values = []
     for _ in range(transfer.settings.evaluations):
-        optimiser.tell(*transfer.value_and_gradient(optimiser.trial, targets))
-        values.append(optimiser.value.clone())
+        slots.advance()
+        values.append(slots.optimiser.value.clone())
     curves = torch.stack(values, dim=1).double().cpu().numpy()
     for row, (face, painting) in enumerate(zip(faces, paintings, strict=True)):
-        image = transfer.to_pixels(optimiser.x[row])
+        image = transfer.fetch_pixels(slots.optimiser.x[row])()
         yield Trajectory(curves[row], transfer.losses(image, face, painting), image)

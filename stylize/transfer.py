@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ class StyleTransfer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = resolve_precision(settings.precision, self.device)
         dtype = DTYPES[self.precision]
+        # On the CPU in fp32 the network sees one image at a time: it is as fast, and an image's bits then cannot depend
+        # on its batchmates.
+        self._at_once = 1 if self.device.type == "cpu" and dtype == torch.float32 else 1024
         exact = VGG19(weights, scales).to(self.device)
         working = exact if dtype == torch.float32 else VGG19(weights, scales, dtype).to(self.device)
         self.objective, self._judge = (
@@ -52,35 +55,50 @@ class StyleTransfer:
         )
 
     def to_device(self, image: np.ndarray) -> Tensor:
-        """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]."""
-        return torch.tensor(image, device=self.device).permute(2, 0, 1).float().div(255)
+        """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]; does not wait for CUDA."""
+        pixels = torch.tensor(image)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.permute(2, 0, 1).float().div(255).contiguous()
 
-    def to_pixels(self, image: Tensor) -> np.ndarray:
-        """Round an image on the device, [3, H, W] in [0, 1], to uint8 [H, W, 3] as it will be stored."""
-        return image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    def fetch_pixels(self, image: Tensor) -> Callable[[], np.ndarray]:
+        """Start moving an image on the device, [3, H, W] in [0, 1], to uint8 [H, W, 3] as it will be stored.
+
+        Returns:
+            What waits for the pixels and returns them, in any thread; `image` may change meanwhile.
+
+        """
+        pixels = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+        if self.device.type != "cuda":
+            return pixels.numpy
+        landed = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True).copy_(pixels, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+
+        def wait() -> np.ndarray:
+            event.synchronize()
+            return landed.numpy()
+
+        return wait
 
     def style_targets(self, paintings: Tensor) -> tuple[Tensor, ...]:
         """Gram matrices of paintings [B, 3, H, W] in the working precision."""
         with convolution_precision(self.precision):
-            return self.objective.style_targets(paintings)
+            parts = [self.objective.style_targets(part) for part in torch.split(paintings, self._at_once)]
+        return tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
 
     def content_target(self, faces: Tensor) -> Tensor:
         """Content features of faces [B, 3, H, W] in the working precision."""
         with convolution_precision(self.precision):
-            return self.objective.content_target(faces)
+            return torch.cat([self.objective.content_target(part) for part in torch.split(faces, self._at_once)])
 
     def value_and_gradient(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Total losses [B] and gradients [B, 3, H, W] of images in the working precision.
-
-        On the CPU in fp32 the network sees one image at a time: it is as fast, and an image's bits then cannot depend
-        on its batchmates.
-        """
+        """Total losses [B] and gradients [B, 3, H, W] of images in the working precision."""
         rows = len(images)
-        at_once = 1 if self.device.type == "cpu" and self.objective.network.dtype == torch.float32 else rows
         parts = []
         with convolution_precision(self.precision):
-            for first in range(0, rows, at_once):
-                part = slice(first, first + at_once)
+            for first in range(0, rows, self._at_once):
+                part = slice(first, first + self._at_once)
                 chosen = Targets(tuple(gram[part] for gram in targets.grams), targets.content[part])
                 parts.append(self.objective.value_and_gradient(images[part], chosen))
         return torch.cat([value for value, _ in parts]), torch.cat([gradient for _, gradient in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,21 +59,33 @@ class VGG19(nn.Module):
 
         """
         wanted = set(layers)
-        x = ((images - self.mean) / self.std).to(dtype=self.dtype, memory_format=torch.channels_last)
+        x = self.normalise(images)
         taps: dict[str, Tensor] = {}
-        names = iter(LAYERS)
-        for module in self.features:
-            if isinstance(module, nn.ReLU):
-                # In place is safe: taps are taken after it, and the convolution before it does not keep its output.
-                x = F.relu_(x)
-                name = next(names)
-                if name in wanted:
-                    taps[name] = x
-                    if len(taps) == len(wanted):
-                        break
-            else:
-                x = module(x)
+        for name, convolution, pooled in self.stages():
+            if pooled:
+                x = F.max_pool2d(x, 2)
+            # In place is safe: the convolution does not keep its output.
+            x = F.relu_(convolution(x))
+            if name in wanted:
+                taps[name] = x
+                if len(taps) == len(wanted):
+                    break
         return taps
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn images in [0, 1] into the first convolution's input, in `self.dtype`, channels last."""
+        return ((images - self.mean) / self.std).to(dtype=self.dtype, memory_format=torch.channels_last)
+
+    def stages(self) -> Iterator[tuple[str, nn.Conv2d, bool]]:
+        """Yield each layer's name, its convolution, and whether its input is max-pooled (2×2) first."""
+        names = iter(LAYERS)
+        pooled = False
+        for module in self.features:
+            if isinstance(module, nn.MaxPool2d):
+                pooled = True
+            elif isinstance(module, nn.Conv2d):
+                yield next(names), module, pooled
+                pooled = False
 
 
 def _fold(tensors: Mapping[str, Tensor], scales: Sequence[float] | None) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline.plan import ShardSpec
 from pipeline.shard_task import OnAttempt
 from stylize.decode import decode_image
-from stylize.engine import Draw, FaceJob, FaceResult
 from stylize.errors import ImageError
+from stylize.jobs import Draw, FaceJob, FaceResult
 from stylize.retry import Attempt
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from stylize.batch_size import choose_batch_size
 from stylize.decode import decode_image
 from stylize.encode import IMAGE_FORMATS
-from stylize.engine import Draw, FaceJob, FaceResult, PaintingDraw, choose_batch_size, repaint
+from stylize.engine import repaint
 from stylize.errors import ImageError
 from stylize.fit import cover
+from stylize.jobs import Draw, FaceJob, FaceResult, PaintingDraw
 from stylize.objective import Targets
 from stylize.retry import UNREADABLE_PAINTING, Attempt
 from stylize.settings import MAX_WORKING_PIXELS

@@ -133,7 +133,7 @@ def test_unclamped_quadratics_are_solved_within_the_budget_that_torch_needs(cond
         torchs.step(closure)
         scale = float(value(start[row], row))
         theirs = float(value(x.detach(), row)) / scale
-        assert float(optimiser.value[row]) / scale < max(1e-12, 10 * theirs)
+        assert float(optimiser.value[row]) / scale < max(1e-10, 10 * theirs)
 
 
 def test_rosenbrock_reaches_the_minimum_as_torch_does():

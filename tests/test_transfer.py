@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from stylize.decode import decode_image
-from stylize.engine import make_optimiser
 from stylize.lbfgs import Stop
 from stylize.objective import Targets
 from stylize.settings import TransferSettings
+from stylize.slots import make_optimiser
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
 from stylize.unit_rms import feature_scales
@@ -57,7 +57,7 @@ def test_pixels_survive_the_way_to_the_device_and_back():
     assert on_device.dtype == torch.float32
     assert on_device.shape == (3, 16, 16)
     assert 0 <= float(on_device.min()) < float(on_device.max()) <= 1
-    assert np.array_equal(subject.to_pixels(on_device), every)
+    assert np.array_equal(subject.fetch_pixels(on_device)(), every)
     every.flags.writeable = False
     subject.to_device(every)
 
@@ -115,7 +115,7 @@ def test_clamping_does_not_make_the_loss_explode(convention, precision, slack):
     assert np.isfinite(values).all()
     assert all(after <= before * (1 + 1.01 * slack) for before, after in itertools.pairwise(values))
     assert values[-1] < 0.3 * values[0]
-    final = subject.losses(subject.to_pixels(optimiser.x[0]), hard, painting)
+    final = subject.losses(subject.fetch_pixels(optimiser.x[0])(), hard, painting)
     assert float(final.total) == pytest.approx(values[-1], rel=0.2)
 
 
