@@ -61,9 +61,17 @@ _transfer = _options(
     click.option("--content-layer", metavar="L", help="VGG-19 layer of the content loss."),
     click.option("--tolerance", type=float, help="Stop when ten evaluations lower the loss by less, relatively."),
     click.option("--history", type=int, help="Pairs that L-BFGS keeps."),
-    click.option("--filter-exponent", type=float, help="Of L-BFGS's low-pass preconditioner; 0 switches it off."),
+    click.option("--preconditioner", help="Of L-BFGS: adaptive, colour, low-pass or none."),
     click.option("--precision", help="Of the convolutions: auto, fp32, tf32 or bf16."),
     click.option("--size", type=_size, metavar="WxH", help="Working size; by default every face keeps its own."),
+)
+_batch_size_option = click.option(
+    "--batch-size",
+    type=_batch_size,
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="Faces in flight per worker; auto goes by device, size and free memory.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -115,6 +123,11 @@ def main() -> None:
 @click.option("--paintings-csv", metavar="FILE", help="Artist, genre, style and title of the paintings.")
 @_transfer
 @click.option("--threshold", type=float, help="Redraw the painting while the final loss is this or more.")
+@click.option(
+    "--give-up/--no-give-up",
+    default=None,
+    help="Stop an attempt that clearly will not get under the threshold (default), or optimise it to the end.",
+)
 @click.option("--max-attempts", type=int, help="Paintings tried per face.")
 @click.option("--image-format", help="png, webp (both lossless) or jpeg.")
 @click.option("--shard-size", type=int, help="Faces per shard.")
@@ -123,14 +136,7 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pairing of faces and paintings.")
 @click.option("--strict", is_flag=True, help="Refuse inputs that disagree with themselves.")
 @click.option("--workers", type=int, help="Local workers; by default one per GPU, or per four cores.")
-@click.option(
-    "--batch-size",
-    type=_batch_size,
-    metavar="N|auto",
-    default="auto",
-    show_default=True,
-    help="Faces in flight per worker.",
-)
+@_batch_size_option
 @click.option("--scheduler", metavar="ADDRESS", help="Attach to a running Dask scheduler.")
 @click.option("--scheduler-file", metavar="FILE", help="Attach to the scheduler that wrote this file.")
 @click.option("--tls-ca-file", metavar="FILE", help="Certificate authority, PEM.")
@@ -225,6 +231,33 @@ def calibrate(faces: str, paintings: str, **options: Any) -> None:
     plot_calibration(result, output)
     _print(calibration_lines(result), calibration_dict(result), as_json)
     _notice(f"histogram: {output}")
+
+
+@main.command()
+@click.option("--faces", metavar="PATH", help="Real ones; by default cartoon faces are drawn.")
+@click.option("--paintings", metavar="PATH", help="Real ones; by default they are drawn.")
+@_transfer
+@_batch_size_option
+@click.option("--pairs", type=click.IntRange(1), help="For the engine: two batches; on CUDA, eight.")
+@click.option("--textbook-pairs", type=click.IntRange(1), help="Of them, for the textbook loop: all; on CUDA, eight.")
+@click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of sample and pairing.")
+@click.option("--utilisation", is_flag=True, help="Also faces of 5 to 150 evaluations, in flight and in fixed batches.")
+@_json
+@_user_errors
+def bench(as_json: bool, **options: Any) -> None:
+    """Measure this machine: images/s beside a textbook loop's, on the same pairs; precision; where the time goes."""
+    from pipeline.bench import TEXTBOOK_EVALUATIONS  # noqa: PLC0415
+    from pipeline.bench import bench as measure  # noqa: PLC0415
+    from pipeline.bench_report import bench_dict, bench_lines  # noqa: PLC0415
+    from pipeline.transfer_settings import from_options  # noqa: PLC0415
+
+    own = {name: options.pop(name) for name in _BENCH}
+    options["evaluations"] = options["evaluations"] or TEXTBOOK_EVALUATIONS
+    result = measure(from_options(_layers(options)), notify=_notice, **own)
+    _print(bench_lines(result), bench_dict(result), as_json)
+
+
+_BENCH = ("weights", "faces", "paintings", "pairs", "textbook_pairs", "batch_size", "seed", "utilisation")
 
 
 @main.command()

@@ -4,7 +4,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from manifests.errors import RunError
+from manifests.errors import InputError, RunError
 from stylize.convention import CONVENTIONS
 from stylize.errors import WeightsError
 from stylize.settings import TransferSettings
@@ -77,3 +77,18 @@ def load_transfer(reference: NetworkReference, settings: TransferSettings) -> St
         return StyleTransfer(weights, reference.scales, settings)
     except ValueError as error:
         raise RunError(str(error)) from error
+
+
+def load_local_transfer(source: str, seed: int, settings: TransferSettings) -> StyleTransfer:
+    """Load a network in this process, outside of any run.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        InputError: the device cannot do what the settings ask for.
+    """
+    network = reference(source, seed, settings.convention)
+    weights = load_weights(network.source, seed=seed)
+    try:
+        return StyleTransfer(weights, network.scales, settings)
+    except ValueError as error:
+        raise InputError(str(error)) from error

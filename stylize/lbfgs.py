@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from stylize.pair_history import PairHistory
+from stylize.pair_history import PairHistory, Preconditioner
 from stylize.per_sample import dot, expand, where_
 
 
@@ -47,7 +46,7 @@ class BatchedLBFGS:
         history: m ≥ 1, how many pairs.
         lower, upper: The box, for every variable.
         max_evaluations: Per sample, the one at its start included.
-        precondition: Symmetric positive definite linear map of [B, *shape], the shape of the initial inverse Hessian.
+        precondition, boldness: Shape and scale of the initial inverse Hessian, see `stylize.pair_history`.
         first_step: Largest change of a variable in the first step and after a restart.
         tolerance: A sample has converged when its value fell by less than this, relatively, over `window` evaluations.
         window: See `tolerance`.
@@ -69,7 +68,8 @@ class BatchedLBFGS:
         lower: float = 0.0,
         upper: float = 1.0,
         max_evaluations: int,
-        precondition: Callable[[Tensor], Tensor] | None = None,
+        precondition: Preconditioner | None = None,
+        boldness: float = 1.0,
         first_step: float = 0.05,
         tolerance: float = 0.0,
         window: int = 10,
@@ -99,7 +99,9 @@ class BatchedLBFGS:
         self._backtracks = zeros(batch, dtype=torch.int32)
         self._steepest = zeros(batch, dtype=torch.bool)
         self._window_value = zeros(batch)
-        self._history = PairHistory(batch, shape, history, precondition=precondition, device=device, dtype=dtype)
+        self._history = PairHistory(
+            batch, shape, history, precondition=precondition, boldness=boldness, device=device, dtype=dtype
+        )
 
     def start(self, row: int, x: Tensor, max_evaluations: int | None = None) -> None:
         """Begin anew in one row at x, [*shape], with a fresh history; the other rows are not touched.

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from stylize.per_sample import dot, expand, matmul, where_
 
-Precondition = Callable[[Tensor], Tensor]
+
+class Preconditioner(Protocol):
+    """Symmetric positive definite linear maps P of the samples of a batch, which may learn from their pairs."""
+
+    def __call__(self, batch: Tensor, /) -> Tensor:
+        """Apply each sample's P, [B, *shape]."""
+
+    def learn(self, s: Tensor, y: Tensor, usable: Tensor) -> None:
+        """Take a pair of each sample, [B, *shape], those that are `usable` [B]."""
+
+    def clear(self, row: int) -> None:
+        """Forget what one sample has taught."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all samples but these, [n] indices, in this order."""
 
 
 class PairHistory:
@@ -27,8 +41,9 @@ class PairHistory:
         batch: B.
         shape: Of one sample.
         pairs: m ≥ 1.
-        precondition: Symmetric positive definite linear map P of [B, *shape]: the initial inverse Hessian is γP with
-            γ = sᵀy / yᵀPy of the newest pair. None is the identity.
+        precondition: P; the initial inverse Hessian is γP. None is the identity.
+        boldness: γ = boldness · sᵀy / yᵀPy of the newest pair. 1 is the textbook's choice, an underestimate in all
+            directions that curve less than the last step's.
         device: Where everything is.
         dtype: Of the state.
 
@@ -40,7 +55,8 @@ class PairHistory:
         shape: tuple[int, ...],
         pairs: int,
         *,
-        precondition: Precondition | None,
+        precondition: Preconditioner | None,
+        boldness: float,
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> None:
@@ -48,6 +64,7 @@ class PairHistory:
             return torch.zeros(size, dtype=dtype, device=device)
 
         self._precondition = precondition
+        self._boldness = boldness
         size = int(torch.Size(shape).numel())
         self._s = zeros(batch, pairs, size)
         # One row more than pairs: the gradient is masked and multiplied together with the y.
@@ -63,6 +80,8 @@ class PairHistory:
         """Begin anew for one sample."""
         self._usable[row] = False
         self._position[row] = 0
+        if self._precondition is not None:
+            self._precondition.clear(row)
 
     def forget(self, mask: Tensor) -> None:
         """Drop the pairs of the samples of a mask [B]."""
@@ -73,6 +92,8 @@ class PairHistory:
         for name in ("_s", "_y", "_masked", "_usable", "_gamma", "_position"):
             setattr(self, name, getattr(self, name).index_select(0, rows))
         self._samples = self._samples[: len(rows)]
+        if self._precondition is not None:
+            self._precondition.keep(rows)
 
     def remember(self, s: Tensor, y: Tensor, accepted: Tensor) -> None:
         """Put a pair of each sample, [B, *shape], into the ring where `accepted` [B] and its curvature is positive."""
@@ -85,7 +106,9 @@ class PairHistory:
         self._y[place] = torch.where(chosen, y, 0).flatten(1)
         self._usable[place] = usable
         self._position.add_(1).remainder_(len(self._ages))
-        where_(self._gamma, usable, sy / dot(y, self._filtered(y)))
+        if self._precondition is not None:
+            self._precondition.learn(s, y, usable)
+        where_(self._gamma, usable, self._boldness * sy / dot(y, self._filtered(y)))
 
     def direction(self, gradient: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         """Compute −H·gradient on the free variables.

@@ -11,12 +11,21 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
-    """Turn "auto" into a format that this device computes fastest without visible harm.
+def native_precisions(device: torch.device) -> tuple[str, ...]:
+    """Name the formats that this device multiplies natively, fastest first; fp32 is the last.
 
-    "auto" is bf16 where the hardware multiplies it natively (CUDA of compute capability 8 on; CPUs with AVX-512 BF16
-    or AMX), else fp32. It asks for capabilities and times nothing, so it is the same in every run on a machine; the
-    final losses of both formats on real pairs are compared in docs/objective.md.
+    bf16 counts where the hardware has it (CUDA of compute capability 8 on; CPUs with AVX-512 BF16 or AMX), TF32 on the
+    same GPUs. This asks for capabilities and times nothing, so it is the same in every run on a machine; `stylize
+    bench` times them all.
+    """
+    if device.type == "cuda":
+        return ("bf16", "tf32", "fp32") if torch.cuda.get_device_capability(device)[0] >= 8 else ("fp32",)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return ("bf16", "fp32") if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else ("fp32",)
+
+
+def precisions_to_try(name: str, device: torch.device) -> tuple[str, ...]:
+    """Turn a setting into formats in the order of preference; all but the last have to pass a check of their accuracy.
 
     Raises:
         ValueError: "tf32" without a CUDA device.
@@ -24,12 +33,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """
     if name == "tf32" and device.type != "cuda":
         raise ValueError("precision tf32 needs a CUDA device; use fp32, bf16 or auto on the CPU")
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return native_precisions(device) if name == "auto" else (name,)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stylize.convention import CONTENT_LAYER, CONVENTIONS, STYLE_LAYERS
 from stylize.encode import IMAGE_FORMATS
 from stylize.precision import PRECISIONS
+from stylize.preconditioner import PRECONDITIONERS
 from stylize.weights import LAYERS, MINIMUM_SIDE
 
 # Faces are repainted at their own size unless one is given; beyond this one of them takes gigabytes.
@@ -32,7 +33,7 @@ class TransferSettings:
         give_up: Stop an attempt early when it will clearly not get under the threshold, see docs/optimiser.md.
         tolerance: Stop when the loss fell by less than this, relatively, over ten evaluations.
         history: Pairs that L-BFGS keeps.
-        filter_exponent: Of the low-pass preconditioner; 0 switches it off.
+        preconditioner: Of L-BFGS, see `stylize.preconditioner`: "adaptive", "colour", "low-pass" or "none".
 
     Raises:
         ValueError: A value is out of range; the message names it.
@@ -51,8 +52,8 @@ class TransferSettings:
     content_layer: str = CONTENT_LAYER
     give_up: bool = True
     tolerance: float = 1e-3
-    history: int = 10
-    filter_exponent: float = 1.5
+    history: int = 20
+    preconditioner: str = "adaptive"
 
     def __post_init__(self) -> None:
         _require(self.evaluations >= 1, f"evaluations must be at least 1, got {self.evaluations}")
@@ -80,10 +81,7 @@ class TransferSettings:
             _require_one_of("layer", layer, LAYERS)
         _require(0 <= self.tolerance < 1, f"the tolerance must be in [0, 1), got {self.tolerance}")
         _require(self.history >= 1, f"the history must be at least 1, got {self.history}")
-        _require(
-            0 <= self.filter_exponent < math.inf,
-            f"the filter exponent must be a number of at least 0, got {self.filter_exponent}",
-        )
+        _require_one_of("preconditioner", self.preconditioner, PRECONDITIONERS)
 
 
 def _require(condition: bool, sentence: str) -> None:

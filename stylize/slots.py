@@ -11,10 +11,11 @@ from torch import Tensor
 from stylize.captured_step import CapturedStep
 from stylize.lbfgs import BatchedLBFGS, Stop
 from stylize.objective import Targets
-from stylize.preconditioner import LowPassPreconditioner
+from stylize.preconditioner import ImagePreconditioner
 from stylize.stopwatch import Stopwatch
 from stylize.transfer import StyleTransfer
 
+_BOLDNESS = 2.0  # of a preconditioned step; chosen in docs/optimiser.md
 # Relative rounding error of a loss that the line search must not take for an increase.
 _SLACK = {"fp32": 1e-6, "tf32": 1e-5, "bf16": 1e-4}
 
@@ -24,13 +25,16 @@ def make_optimiser(
 ) -> BatchedLBFGS:
     """Make the optimiser that the settings describe, for `rows` images of size (height, width)."""
     settings, (height, width) = transfer.settings, size
-    low_pass = LowPassPreconditioner(height, width, exponent=settings.filter_exponent, device=transfer.device)
+    plain = settings.preconditioner == "none"
     return BatchedLBFGS(
         rows,
         (3, height, width),
         history=settings.history,
         max_evaluations=settings.evaluations,
-        precondition=low_pass if settings.filter_exponent else None,
+        precondition=None
+        if plain
+        else ImagePreconditioner(settings.preconditioner, rows, height, width, device=transfer.device),
+        boldness=1.0 if plain else _BOLDNESS,
         tolerance=settings.tolerance,
         target=target,
         slack=_SLACK[transfer.precision],

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from stylize.convention import CONVENTIONS
+from stylize.drift import is_faithful
 from stylize.objective import Losses, Objective, Targets
-from stylize.precision import DTYPES, convolution_precision, resolve_precision
+from stylize.precision import DTYPES, convolution_precision, precisions_to_try
 from stylize.settings import TransferSettings
 from stylize.vgg import VGG19
 from stylize.weights import VGGWeights
@@ -42,17 +43,24 @@ class StyleTransfer:
             raise ValueError(f"convention {convention.name} takes {'thirteen' if convention.unit_rms else 'no'} scales")
         self.settings = settings
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.precision = resolve_precision(settings.precision, self.device)
-        dtype = DTYPES[self.precision]
+        self.exact_network = VGG19(weights, scales).to(self.device)
+
+        def objective(network: VGG19) -> Objective:
+            return Objective(
+                network, settings.alpha, settings.style_layers, settings.content_layer, convention.loss_unit
+            )
+
+        self._judge = objective(self.exact_network)
+        *fast, last = precisions_to_try(settings.precision, self.device)
+        for self.precision in (*fast, last):
+            dtype = DTYPES[self.precision]
+            exact = dtype == torch.float32
+            self.objective = objective(self.exact_network if exact else VGG19(weights, scales, dtype).to(self.device))
+            if self.precision == last or is_faithful(self.objective, self._judge, self.precision, self.device):
+                break
         # On the CPU in fp32 the network sees one image at a time: it is as fast, and an image's bits then cannot depend
         # on its batchmates.
-        self._at_once = 1 if self.device.type == "cpu" and dtype == torch.float32 else 1024
-        exact = VGG19(weights, scales).to(self.device)
-        working = exact if dtype == torch.float32 else VGG19(weights, scales, dtype).to(self.device)
-        self.objective, self._judge = (
-            Objective(network, settings.alpha, settings.style_layers, settings.content_layer, convention.loss_unit)
-            for network in (working, exact)
-        )
+        self._at_once = 1 if self.device.type == "cpu" and exact else 1024
 
     def to_device(self, image: np.ndarray) -> Tensor:
         """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]; does not wait for CUDA."""

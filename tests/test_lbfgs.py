@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylize.lbfgs import BatchedLBFGS, Stop
-from stylize.preconditioner import LowPassPreconditioner
+from stylize.preconditioner import ImagePreconditioner
 from tests import tiny_transfer  # noqa: F401  # one thread
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -216,8 +216,13 @@ def test_vectors_are_a_shape_too():
 
 def test_a_preconditioner_changes_the_way_and_not_the_end():
     generator = torch.Generator().manual_seed(0)
-    target = torch.rand(2, 1, 8, 9, generator=generator, dtype=torch.float64) * 1.4 - 0.2
-    roughness = LowPassPreconditioner(8, 9, exponent=-1.0)  # a Hessian that the low pass roughly inverts
+    target = torch.rand(2, 3, 8, 9, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    gain = torch.hypot(torch.fft.fftfreq(8)[:, None], torch.fft.rfftfreq(9)[None, :]).double() + 0.02
+
+    def roughness(images: Tensor) -> Tensor:
+        """Apply a Hessian that the preconditioner roughly inverts."""
+        rough: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=(8, 9))
+        return rough
 
     def function(x: Tensor) -> tuple[Tensor, Tensor]:
         d = x - target
@@ -225,19 +230,27 @@ def test_a_preconditioner_changes_the_way_and_not_the_end():
 
     start = torch.full_like(target, 0.5)
     ends, counts = [], []
-    for precondition in (None, LowPassPreconditioner(8, 9, exponent=1.0)):
+    for name in (None, "low-pass", "colour", "adaptive"):
+        precondition = ImagePreconditioner(name, 2, 8, 9, dtype=torch.float64) if name else None
         optimiser = drive(started(start, max_evaluations=600, precondition=precondition), function)
         ends.append(optimiser.value)
         counts.append(int(optimiser.evaluations.max()))
-    assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=1e-6)
+    for end in ends[1:]:
+        assert ends[0].tolist() == pytest.approx(end.tolist(), rel=1e-6)
 
 
 def test_the_scale_of_the_preconditioner_does_not_matter():
     """γ = sᵀy / yᵀPy takes it out again, and the first step has a length of its own."""
     function, start = images_function(2, (3, 16, 12))
-    low_pass = LowPassPreconditioner(16, 12)
-    plain = drive(started(start, max_evaluations=25, precondition=low_pass), function)
-    scaled = drive(started(start, max_evaluations=25, precondition=lambda x: 8 * low_pass(x)), function)
+
+    class Louder(ImagePreconditioner):
+        def __call__(self, images: Tensor) -> Tensor:
+            return 8 * super().__call__(images)
+
+    plain, scaled = (
+        drive(started(start, max_evaluations=25, precondition=kind("adaptive", 2, 16, 12)), function)
+        for kind in (ImagePreconditioner, Louder)
+    )
     assert torch.equal(plain.x, scaled.x)  # 8 is a power of two: no rounding
 
 
@@ -251,15 +264,18 @@ def test_the_scale_of_the_preconditioner_does_not_matter():
 def test_a_batchs_samples_are_their_solo_runs_bit_for_bit(shape, batches, evaluations, threads):
     torch.set_num_threads(threads)
     try:
-        low_pass = LowPassPreconditioner(*shape[1:]) if shape[1] == 16 else None
-        options: dict[str, Any] = {"max_evaluations": evaluations, "precondition": low_pass, "tolerance": 1e-4}
+
+        def options(rows: int) -> dict[str, Any]:
+            own = ImagePreconditioner("adaptive", rows, *shape[1:]) if shape[1] == 16 else None
+            return {"max_evaluations": evaluations, "precondition": own, "tolerance": 1e-4, "boldness": 2.0}
+
         function, start = images_function(max(batches), shape)
         solo = [
-            drive(started(start[row : row + 1], **options), partial(function, rows=[row]))
+            drive(started(start[row : row + 1], **options(1)), partial(function, rows=[row]))
             for row in range(max(batches))
         ]
         for batch in batches:
-            together = drive(started(start[:batch], **options), partial(function, rows=slice(batch)))
+            together = drive(started(start[:batch], **options(batch)), partial(function, rows=slice(batch)))
             for row in range(batch):
                 assert torch.equal(together.x[row], solo[row].x[0])
                 assert torch.equal(together.value[row], solo[row].value[0])

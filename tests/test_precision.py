@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylize.precision import PRECISIONS, convolution_precision, resolve_precision
+from stylize.precision import PRECISIONS, convolution_precision, native_precisions, precisions_to_try
 
 CPU = torch.device("cpu")
 
@@ -21,34 +21,37 @@ def flags() -> tuple[object, ...]:
 
 def test_tf32_needs_cuda():
     with pytest.raises(ValueError, match="tf32"):
-        resolve_precision("tf32", CPU)
-    assert resolve_precision("tf32", torch.device("cuda")) == "tf32"
+        precisions_to_try("tf32", CPU)
+    assert precisions_to_try("tf32", torch.device("cuda")) == ("tf32",)
 
 
 def test_names_other_than_auto_mean_themselves():
-    assert resolve_precision("fp32", CPU) == "fp32"
-    assert resolve_precision("bf16", CPU) == "bf16"
+    assert precisions_to_try("fp32", CPU) == ("fp32",)
+    assert precisions_to_try("bf16", CPU) == ("bf16",)
 
 
-def test_auto_is_the_same_every_time_and_something_definite():
-    chosen = {resolve_precision("auto", CPU) for _ in range(5)}
+def test_auto_is_the_same_every_time_and_ends_with_fp32():
+    chosen = {precisions_to_try("auto", CPU) for _ in range(5)}
     assert len(chosen) == 1
-    assert chosen < {"fp32", "bf16"}
-
-
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
-def test_auto_on_cuda_goes_by_the_generation(monkeypatch, capability, expected):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert resolve_precision("auto", torch.device("cuda")) == expected
+    assert chosen.pop()[-1] == "fp32"
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capability", "expected"),
+    [((7, 5), ("fp32",)), ((8, 0), ("bf16", "tf32", "fp32")), ((9, 0), ("bf16", "tf32", "fp32"))],
+)
+def test_what_is_native_on_cuda_goes_by_the_generation(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert native_precisions(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "first"),
     [({}, "fp32"), ({"avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
 )
-def test_auto_on_the_cpu_goes_by_its_instructions(monkeypatch, capabilities, expected):
+def test_what_is_native_on_the_cpu_goes_by_its_instructions(monkeypatch, capabilities, first):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert resolve_precision("auto", CPU) == expected
+    assert native_precisions(CPU)[0] == first
 
 
 @pytest.mark.parametrize("name", [name for name in PRECISIONS if name != "auto"])

@@ -1,0 +1,386 @@
+"""Measure this machine: the engine beside the textbook loop, on the same pairs, in the same run."""
+
+import dataclasses
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from manifests.errors import InputError
+from pipeline.demo.cartoon_faces import draw_celeba
+from pipeline.demo.procedural_paintings import draw_wikiart
+from pipeline.network import load_local_transfer
+from pipeline.sample_pairs import Pair, Sample, sample_pairs
+from pipeline.utilisation import Utilisation, measure_utilisation
+from stylize.batch_size import choose_batch_size
+from stylize.convention import CONVENTIONS
+from stylize.engine import repaint
+from stylize.flops import evaluation_flops
+from stylize.jobs import FaceJob, FaceResult, PaintingDraw
+from stylize.peak import matrix_peak
+from stylize.precision import native_precisions
+from stylize.settings import TransferSettings
+from stylize.slot_memory import measure_slot_bytes
+from stylize.stopwatch import Stopwatch
+from stylize.textbook import TextbookLoop
+from stylize.trajectory import trace
+from stylize.transfer import StyleTransfer
+
+TEXTBOOK_EVALUATIONS = 150  # our reading of "the usual": between the tutorial's 300 and what speed-minded users take
+SIZE = (178, 218)  # Celeb-A's
+DRIFT_PAIRS = 4
+
+
+@dataclass(frozen=True)
+class PrecisionMeasure:
+    """What a precision costs and gains.
+
+    Attributes:
+        precision: its name.
+        seconds_per_evaluation: of one image in a full batch, optimiser included.
+        loss_over_fp32: final fp32 losses after optimising in it, over those after optimising in fp32: median.
+        lowest, highest: of these ratios.
+    """
+
+    precision: str
+    seconds_per_evaluation: float
+    loss_over_fp32: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured. Rates are per second; losses are final ones, in fp32, of 8-bit images.
+
+    Attributes:
+        device, cuda, precision, batch_size, size, threads, versions: of the machine and the run; threads are PyTorch's.
+        evaluations: per image, of both.
+        seconds, images: of the engine: the whole run, decoding, judging and encoding included.
+        textbook_seconds, textbook_images: of the textbook loop: optimisation alone.
+        losses, textbook_losses: per pair, of the pairs that both have repainted.
+        evaluations_needed: per such pair, evaluations until the engine has the textbook's final loss; infinite where it
+            never has it.
+        peak: best rate of a matrix product in the same precision, FLOP/s.
+        flops: of one evaluation of one image.
+        shares: of the engine's time, by section; the rest is "other".
+        precisions: all that this device has natively.
+        slot_bytes: memory of one slot; None where it cannot be measured.
+        default_evaluations, utilisation: for the estimate of all of Celeb-A; of the run of its own, if asked for.
+    """
+
+    device: str
+    cuda: bool
+    precision: str
+    batch_size: int
+    size: tuple[int, int]
+    threads: int
+    versions: dict[str, str]
+    weights: str
+    evaluations: int
+    seconds: float
+    images: int
+    textbook_seconds: float
+    textbook_images: int
+    losses: tuple[float, ...]
+    textbook_losses: tuple[float, ...]
+    evaluations_needed: tuple[float, ...]
+    peak: float
+    flops: int
+    shares: dict[str, float]
+    precisions: tuple[PrecisionMeasure, ...]
+    slot_bytes: int | None
+    default_evaluations: int
+    utilisation: Utilisation | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Return the engine's rate."""
+        return self.images / self.seconds
+
+    @property
+    def textbook_images_per_second(self) -> float:
+        """Return the textbook loop's rate."""
+        return self.textbook_images / self.textbook_seconds
+
+    @property
+    def ratio_equal_evaluations(self) -> float:
+        """Return how many times faster the engine is, both doing the same number of evaluations."""
+        return self.images_per_second / self.textbook_images_per_second
+
+    @property
+    def median_evaluations_needed(self) -> float:
+        """Return the median of `evaluations_needed`."""
+        return statistics.median(self.evaluations_needed)
+
+    @property
+    def ratio_equal_quality(self) -> float:
+        """Return how many times faster the engine reaches the textbook's final loss; 0 if half of the pairs do not."""
+        return self.ratio_equal_evaluations * self.evaluations / self.median_evaluations_needed
+
+    @property
+    def loss_over_textbook(self) -> float:
+        """Return the median ratio of final losses at equal evaluations."""
+        return statistics.median(a / b for a, b in zip(self.losses, self.textbook_losses, strict=True))
+
+    @property
+    def flops_per_second(self) -> float:
+        """Return the rate at which the engine computes."""
+        return self.images_per_second * self.evaluations * self.flops
+
+    @property
+    def share_of_peak(self) -> float:
+        """Return the engine's rate over that of a matrix product."""
+        return self.flops_per_second / self.peak
+
+
+def bench(
+    settings: TransferSettings | None = None,
+    *,
+    weights: str = "imagenet",
+    faces: str | os.PathLike[str] | None = None,
+    paintings: str | os.PathLike[str] | None = None,
+    pairs: int | None = None,
+    textbook_pairs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    utilisation: bool = False,
+    notify: Callable[[str], None] = lambda sentence: None,
+) -> Bench:
+    """Measure the engine and the textbook loop by turns, then where the time goes.
+
+    The textbook loop repaints the first pairs, the engine all; on the CPU they take turns batch by batch, so that
+    whatever else the machine does hits both.
+
+    Args:
+        settings: of the style transfer. Threshold, tolerance and giving up play no part: both sides do all evaluations.
+            Without a size, 178x218.
+        weights: as `stylize.weights.load_weights` takes them.
+        faces, paintings: as `stylize build` takes them; None draws cartoon faces or paintings.
+        pairs: for the engine; by default two batches on the CPU, eight on CUDA.
+        textbook_pairs: of them; by default all on the CPU, eight on CUDA.
+        batch_size: slots; None chooses.
+        seed: of the sample, and of "random" weights.
+        utilisation: also measure faces with wildly different numbers of evaluations (`pipeline.utilisation`).
+        notify: called with what is being done.
+
+    Raises:
+        InputError: wrong input.
+        WeightsError: the weights cannot be loaded.
+    """
+    asked = settings or TransferSettings(evaluations=TEXTBOOK_EVALUATIONS)
+    if textbook_pairs is not None and textbook_pairs < 1:
+        raise InputError(f"the number of textbook pairs must be at least 1, not {textbook_pairs}")
+    settings = dataclasses.replace(asked, size=asked.size or SIZE, threshold=math.inf, tolerance=0.0, give_up=False)
+    assert settings.size is not None
+    transfer = load_local_transfer(weights, seed, settings)
+    width, height = settings.size
+    batch_size = batch_size or choose_batch_size(transfer, height, width)
+    cuda = transfer.device.type == "cuda"
+    pairs = pairs or (8 if cuda else 2) * batch_size
+    with tempfile.TemporaryDirectory(prefix="stylize-bench-") as folder:
+        notify(f"{pairs} pairs at {width}x{height}, {settings.evaluations} evaluations, {transfer.precision}")
+        sample = _sample(faces, paintings, pairs, seed=seed, size=settings.size, folder=Path(folder))
+        return _measure(
+            transfer,
+            sample,
+            batch_size,
+            textbook_pairs or (8 if cuda else pairs),
+            weights=weights,
+            utilisation=utilisation,
+            notify=notify,
+        )
+
+
+def _sample(
+    faces: str | os.PathLike[str] | None,
+    paintings: str | os.PathLike[str] | None,
+    pairs: int,
+    *,
+    seed: int,
+    size: tuple[int, int],
+    folder: Path,
+) -> Sample:
+    if faces is None:
+        faces = folder / "celeba"
+        draw_celeba(Path(faces), identities=max(3, math.ceil(pairs / 4)), size=size, seed=seed)
+    if paintings is None:
+        paintings = folder / "wikiart"
+        draw_wikiart(Path(paintings), count=24, size=(640, 800), seed=seed)
+    return sample_pairs(faces, paintings, pairs=pairs, seed=seed, size=size)
+
+
+def _measure(
+    transfer: StyleTransfer,
+    sample: Sample,
+    batch_size: int,
+    textbook_pairs: int,
+    *,
+    weights: str,
+    utilisation: bool,
+    notify: Callable[[str], None],
+) -> Bench:
+    settings, (width, height) = transfer.settings, sample.size
+    device = transfer.device
+    peaks = [matrix_peak(transfer.precision, device)]
+    memory = measure_slot_bytes(transfer, height, width)
+    textbook = _textbook(transfer)
+    _run_engine(transfer, sample.pairs[:batch_size], batch_size, evaluations=4)  # warm
+    _run_textbook(textbook, transfer, sample.pairs[:1], 2)
+
+    stopwatch = Stopwatch()
+    results: dict[str, FaceResult] = {}
+    seconds = textbook_seconds = 0.0
+    textbook_images: list[npt.NDArray[np.uint8]] = []
+    turn = batch_size if device.type == "cpu" else len(sample.pairs)
+    for first in range(0, len(sample.pairs), turn):
+        chosen = sample.pairs[first : first + turn]
+        start = time.perf_counter()
+        results |= _run_engine(transfer, chosen, batch_size, stopwatch=stopwatch)
+        seconds += time.perf_counter() - start
+        both = chosen[: max(0, textbook_pairs - first)]
+        start = time.perf_counter()
+        textbook_images += _run_textbook(textbook, transfer, both, settings.evaluations)
+        textbook_seconds += time.perf_counter() - start
+        notify(f"{first + len(chosen)} of {len(sample.pairs)} pairs repainted, {len(textbook_images)} by both")
+    both = sample.pairs[: len(textbook_images)]
+    textbook_losses = tuple(
+        float(transfer.losses(image, pair.face, pair.painting).total)
+        for image, pair in zip(textbook_images, both, strict=True)
+    )
+    if device.type == "cuda":  # sections can only be told apart by waiting for the device, which slows it down
+        stopwatch = Stopwatch(device)
+        start = time.perf_counter()
+        _run_engine(transfer, sample.pairs[:batch_size], batch_size, stopwatch=stopwatch)
+        watched = time.perf_counter() - start
+    else:
+        watched = seconds
+    notify("evaluations that the engine needs for the textbook's losses")
+    needed = _evaluations_needed(transfer, both, textbook_losses, batch_size)
+    peaks.append(matrix_peak(transfer.precision, device))
+    measured = Bench(
+        device=_device_name(device),
+        cuda=device.type == "cuda",
+        precision=transfer.precision,
+        batch_size=batch_size,
+        size=sample.size,
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        weights=weights,
+        evaluations=settings.evaluations,
+        seconds=seconds,
+        images=len(results),
+        textbook_seconds=textbook_seconds,
+        textbook_images=len(both),
+        losses=tuple(_loss(results[pair.image_id]) for pair in both),
+        textbook_losses=textbook_losses,
+        evaluations_needed=needed,
+        peak=max(peaks),
+        flops=evaluation_flops(height, width, settings.style_layers, settings.content_layer),
+        shares={name: spent / watched for name, spent in stopwatch.seconds.items()},
+        precisions=tuple(_precisions(transfer, weights, both[:DRIFT_PAIRS], batch_size, notify)),
+        slot_bytes=memory,
+        default_evaluations=TransferSettings().evaluations,
+        utilisation=None,
+    )
+    if utilisation:
+        notify("faces of 5 to 150 evaluations, in flight and in fixed batches")
+        measured = dataclasses.replace(measured, utilisation=measure_utilisation(transfer, sample.pairs, batch_size))
+    return measured
+
+
+def _run_engine(
+    transfer: StyleTransfer,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    *,
+    evaluations: int | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> dict[str, FaceResult]:
+    by_id = {pair.image_id: pair for pair in pairs}
+    jobs = [FaceJob(pair.image_id, pair.read_face, evaluations) for pair in pairs]
+
+    def draw(key: str, number: int) -> PaintingDraw:
+        return PaintingDraw(by_id[key].painting_id, by_id[key].read_painting)
+
+    results = repaint(jobs, draw, transfer, batch_size=batch_size, stopwatch=stopwatch)
+    return {result.key: result for result in results}
+
+
+def _textbook(transfer: StyleTransfer) -> TextbookLoop:
+    settings = transfer.settings
+    unit = CONVENTIONS[settings.convention].loss_unit
+    return TextbookLoop(transfer.exact_network, settings.alpha, settings.style_layers, settings.content_layer, unit)
+
+
+def _run_textbook(
+    textbook: TextbookLoop, transfer: StyleTransfer, pairs: Sequence[Pair], evaluations: int
+) -> list[npt.NDArray[np.uint8]]:
+    images = []
+    for pair in pairs:
+        face, painting = transfer.to_device(pair.face), transfer.to_device(pair.painting)
+        images.append(transfer.fetch_pixels(textbook.run(face, painting, evaluations).image)())
+    return images
+
+
+def _loss(result: FaceResult) -> float:
+    loss = result.attempts[-1].loss
+    return math.nan if loss is None else loss
+
+
+def _evaluations_needed(
+    transfer: StyleTransfer, pairs: Sequence[Pair], losses: Sequence[float], batch_size: int
+) -> tuple[float, ...]:
+    """Count evaluations until each pair's loss is not above a given one; infinite where it stays above.
+
+    Curves are in the working precision; each is scaled by what the fp32 loss of its stored image is to its last value.
+    """
+    needed = []
+    courses = trace(transfer, [pair.face for pair in pairs], [pair.painting for pair in pairs], batch_size=batch_size)
+    for course, loss in zip(courses, losses, strict=True):
+        reached = course.curve * (float(course.final.total) / course.curve[-1]) <= loss
+        needed.append(float(np.argmax(reached)) + 1 if reached.any() else math.inf)
+    return tuple(needed)
+
+
+def _precisions(
+    transfer: StyleTransfer, weights: str, pairs: Sequence[Pair], batch_size: int, notify: Callable[[str], None]
+) -> list[PrecisionMeasure]:
+    """Repaint the same pairs in every precision that the device has natively, fp32 included."""
+    seconds: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
+    faces, paintings = [pair.face for pair in pairs], [pair.painting for pair in pairs]
+    for precision in native_precisions(transfer.device):
+        notify(f"precision {precision}")
+        other = load_local_transfer(weights, 0, dataclasses.replace(transfer.settings, precision=precision))
+        start = time.perf_counter()
+        courses = list(trace(other, faces, paintings, batch_size=batch_size))
+        seconds[precision] = (time.perf_counter() - start) / (len(pairs) * transfer.settings.evaluations)
+        losses[precision] = [float(course.final.total) for course in courses]
+    measures = []
+    for precision, own in losses.items():
+        ratios = [a / b for a, b in zip(own, losses["fp32"], strict=True)]
+        measures.append(
+            PrecisionMeasure(precision, seconds[precision], statistics.median(ratios), min(ratios), max(ratios))
+        )
+    return measures
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = {line.split(":", 1)[1].strip() for line in file if line.startswith("model name")}
+        return f"{min(names)}, {os.cpu_count()} cores"
+    except (OSError, ValueError):
+        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,59 @@
+"""Measure what a slot takes of memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from stylize.slots import Slots
+from stylize.transfer import StyleTransfer
+
+
+def measure_slot_bytes(transfer: StyleTransfer, height: int, width: int, slots: int = 4) -> int | None:
+    """Measure the memory that each further slot takes at its peak, in bytes, by working with one slot and with several.
+
+    Returns:
+        None where the system does not say what the peak was (the CPU elsewhere than on Linux).
+
+    """
+    peak = _cuda_peak if transfer.device.type == "cuda" else _resident_peak
+    face, painting = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+
+    def work(count: int) -> None:
+        batch = Slots(transfer, count, (height, width))
+        batch.start(range(count), [face] * count, [painting] * count, [None] * count, [None] * count)
+        batch.advance(3)
+        batch.stops()  # waits
+
+    work(1)  # what is only taken once: kernels, plans
+    one, several = peak(lambda: work(1)), peak(lambda: work(slots))
+    return None if one is None or several is None else max(0, several - one) // (slots - 1)
+
+
+def _cuda_peak(work: Callable[[], None]) -> int | None:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return torch.cuda.max_memory_reserved()
+
+
+def _resident_peak(work: Callable[[], None]) -> int | None:
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
+            reset.write("5")  # the peak begins anew at what is resident now
+        before = _status("VmRSS")
+        work()
+        return _status("VmHWM") - before
+    except OSError:
+        return None
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        found = re.search(rf"^{field}:\s+(\d+) kB", file.read(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"no {field}")
+    return int(found[1]) * 1024
