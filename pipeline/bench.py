@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from manifests.errors import InputError
-from pipeline.demo.cartoon_faces import draw_celeba
+from manifests.errors import InputError, RunError
+from pipeline.demo.cartoon_faces import SMALLEST_SIDE, draw_celeba
 from pipeline.demo.procedural_paintings import draw_wikiart
 from pipeline.network import load_local_transfer
 from pipeline.sample_pairs import Pair, Sample, sample_pairs
@@ -30,8 +29,9 @@ from stylize.peak import matrix_peak
 from stylize.precision import native_precisions
 from stylize.settings import TransferSettings
 from stylize.slot_memory import measure_slot_bytes
+from stylize.slots import Slots
 from stylize.stopwatch import Stopwatch
-from stylize.textbook import TextbookLoop
+from stylize.textbook import TextbookLoop, TextbookResult
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
 
@@ -46,7 +46,7 @@ class PrecisionMeasure:
 
     Attributes:
         precision: its name.
-        seconds_per_evaluation: of one image in a full batch, optimiser included.
+        seconds_per_evaluation: of one image in a batch of `DRIFT_PAIRS`, optimiser included.
         loss_over_fp32: final fp32 losses after optimising in it, over those after optimising in fp32: median.
         lowest, highest: of these ratios.
     """
@@ -64,15 +64,18 @@ class Bench:
 
     Attributes:
         device, cuda, precision, batch_size, size, threads, versions: of the machine and the run; threads are PyTorch's.
-        evaluations: per image, of both.
-        seconds, images: of the engine: the whole run, decoding, judging and encoding included.
-        textbook_seconds, textbook_images: of the textbook loop: optimisation alone.
+        evaluations: per image, asked of both.
+        seconds, images, evaluations_done: of the engine: the whole run, decoding, judging and encoding included.
+        textbook_seconds, textbook_images, textbook_evaluations_done: of the textbook loop: optimisation alone.
+        textbook_diverged: pairs that the textbook loop ended with a loss that is not finite; they count for its time
+            and not for its losses.
         losses, textbook_losses: per pair, of the pairs that both have repainted.
         evaluations_needed: per such pair, evaluations until the engine has the textbook's final loss; infinite where it
             never has it.
         peak: best rate of a matrix product in the same precision, FLOP/s.
         flops: of one evaluation of one image.
-        shares: of the engine's time, by section; the rest is "other".
+        shares: of the engine's time, by section; the rest is "other". On CUDA of a run without graphs, which waits for
+            the device at every section.
         precisions: all that this device has natively.
         slot_bytes: memory of one slot; None where it cannot be measured.
         default_evaluations, utilisation: for the estimate of all of Celeb-A; of the run of its own, if asked for.
@@ -89,8 +92,11 @@ class Bench:
     evaluations: int
     seconds: float
     images: int
+    evaluations_done: int
     textbook_seconds: float
     textbook_images: int
+    textbook_evaluations_done: int
+    textbook_diverged: int
     losses: tuple[float, ...]
     textbook_losses: tuple[float, ...]
     evaluations_needed: tuple[float, ...]
@@ -104,13 +110,13 @@ class Bench:
 
     @property
     def images_per_second(self) -> float:
-        """Return the engine's rate."""
-        return self.images / self.seconds
+        """Return the engine's rate, for images of `evaluations` each."""
+        return self.evaluations_done / self.evaluations / self.seconds
 
     @property
     def textbook_images_per_second(self) -> float:
-        """Return the textbook loop's rate."""
-        return self.textbook_images / self.textbook_seconds
+        """Return the textbook loop's rate, for images of `evaluations` each."""
+        return self.textbook_evaluations_done / self.evaluations / self.textbook_seconds
 
     @property
     def ratio_equal_evaluations(self) -> float:
@@ -124,8 +130,13 @@ class Bench:
 
     @property
     def ratio_equal_quality(self) -> float:
-        """Return how many times faster the engine reaches the textbook's final loss; 0 if half of the pairs do not."""
-        return self.ratio_equal_evaluations * self.evaluations / self.median_evaluations_needed
+        """Return how many times faster the engine reaches the textbook's final loss; 0 if half of the pairs do not.
+
+        Only the time of network and optimiser is proportional to the evaluations.
+        """
+        proportional = self.shares.get("network", 0.0) + self.shares.get("optimiser", 0.0)
+        time = 1 - proportional + proportional * self.median_evaluations_needed / self.evaluations
+        return self.ratio_equal_evaluations / time
 
     @property
     def loss_over_textbook(self) -> float:
@@ -180,22 +191,31 @@ def bench(
     asked = settings or TransferSettings(evaluations=TEXTBOOK_EVALUATIONS)
     if textbook_pairs is not None and textbook_pairs < 1:
         raise InputError(f"the number of textbook pairs must be at least 1, not {textbook_pairs}")
-    settings = dataclasses.replace(asked, size=asked.size or SIZE, threshold=math.inf, tolerance=0.0, give_up=False)
+    settings = dataclasses.replace(
+        asked, size=asked.size or SIZE, threshold=math.inf, max_attempts=1, tolerance=0.0, give_up=False
+    )
     assert settings.size is not None
+    if min(settings.size) < SMALLEST_SIDE and (faces is None or paintings is None):
+        raise InputError(f"pictures are drawn with sides of at least {SMALLEST_SIDE} pixels; give a larger --size")
     transfer = load_local_transfer(weights, seed, settings)
     width, height = settings.size
     batch_size = batch_size or choose_batch_size(transfer, height, width)
     cuda = transfer.device.type == "cuda"
     pairs = pairs or (8 if cuda else 2) * batch_size
     with tempfile.TemporaryDirectory(prefix="stylize-bench-") as folder:
-        notify(f"{pairs} pairs at {width}x{height}, {settings.evaluations} evaluations, {transfer.precision}")
         sample = _sample(faces, paintings, pairs, seed=seed, size=settings.size, folder=Path(folder))
+        for sentence in sample.unreadable:
+            notify(sentence)
+        notify(
+            f"{len(sample.pairs)} pairs at {width}x{height}, {settings.evaluations} evaluations, {transfer.precision}"
+        )
         return _measure(
             transfer,
             sample,
             batch_size,
             textbook_pairs or (8 if cuda else pairs),
             weights=weights,
+            seed=seed,
             utilisation=utilisation,
             notify=notify,
         )
@@ -226,13 +246,14 @@ def _measure(
     textbook_pairs: int,
     *,
     weights: str,
+    seed: int,
     utilisation: bool,
     notify: Callable[[str], None],
 ) -> Bench:
     settings, (width, height) = transfer.settings, sample.size
     device = transfer.device
     peaks = [matrix_peak(transfer.precision, device)]
-    memory = measure_slot_bytes(transfer, height, width)
+    memory = measure_slot_bytes(transfer, height, width, max(2, min(4, batch_size)))
     textbook = _textbook(transfer)
     _run_engine(transfer, sample.pairs[:batch_size], batch_size, evaluations=4)  # warm
     _run_textbook(textbook, transfer, sample.pairs[:1], 2)
@@ -240,7 +261,7 @@ def _measure(
     stopwatch = Stopwatch()
     results: dict[str, FaceResult] = {}
     seconds = textbook_seconds = 0.0
-    textbook_images: list[npt.NDArray[np.uint8]] = []
+    theirs: list[TextbookResult] = []
     turn = batch_size if device.type == "cpu" else len(sample.pairs)
     for first in range(0, len(sample.pairs), turn):
         chosen = sample.pairs[first : first + turn]
@@ -249,13 +270,16 @@ def _measure(
         seconds += time.perf_counter() - start
         both = chosen[: max(0, textbook_pairs - first)]
         start = time.perf_counter()
-        textbook_images += _run_textbook(textbook, transfer, both, settings.evaluations)
+        theirs += _run_textbook(textbook, transfer, both, settings.evaluations)
         textbook_seconds += time.perf_counter() - start
-        notify(f"{first + len(chosen)} of {len(sample.pairs)} pairs repainted, {len(textbook_images)} by both")
-    both = sample.pairs[: len(textbook_images)]
+        notify(f"{first + len(chosen)} of {len(sample.pairs)} pairs repainted, {len(theirs)} by both")
+    finite = [(pair, result) for pair, result in zip(sample.pairs, theirs, strict=False) if _is_finite(result)]
+    if not finite:
+        raise RunError(f"the textbook loop diverged on all of {len(theirs)} pairs; there is nothing to compare with")
+    both = tuple(pair for pair, _ in finite)
     textbook_losses = tuple(
-        float(transfer.losses(image, pair.face, pair.painting).total)
-        for image, pair in zip(textbook_images, both, strict=True)
+        float(transfer.losses(transfer.fetch_pixels(result.image)(), pair.face, pair.painting).total)
+        for pair, result in finite
     )
     if device.type == "cuda":  # sections can only be told apart by waiting for the device, which slows it down
         stopwatch = Stopwatch(device)
@@ -279,15 +303,18 @@ def _measure(
         evaluations=settings.evaluations,
         seconds=seconds,
         images=len(results),
+        evaluations_done=sum(result.attempts[-1].evaluations for result in results.values()),
         textbook_seconds=textbook_seconds,
-        textbook_images=len(both),
+        textbook_images=len(theirs),
+        textbook_evaluations_done=sum(len(result.curve) for result in theirs),
+        textbook_diverged=len(theirs) - len(both),
         losses=tuple(_loss(results[pair.image_id]) for pair in both),
         textbook_losses=textbook_losses,
         evaluations_needed=needed,
         peak=max(peaks),
         flops=evaluation_flops(height, width, settings.style_layers, settings.content_layer),
         shares={name: spent / watched for name, spent in stopwatch.seconds.items()},
-        precisions=tuple(_precisions(transfer, weights, both[:DRIFT_PAIRS], batch_size, notify)),
+        precisions=tuple(_precisions(transfer, weights, both[:DRIFT_PAIRS], seed=seed, notify=notify)),
         slot_bytes=memory,
         default_evaluations=TransferSettings().evaluations,
         utilisation=None,
@@ -324,12 +351,15 @@ def _textbook(transfer: StyleTransfer) -> TextbookLoop:
 
 def _run_textbook(
     textbook: TextbookLoop, transfer: StyleTransfer, pairs: Sequence[Pair], evaluations: int
-) -> list[npt.NDArray[np.uint8]]:
-    images = []
-    for pair in pairs:
-        face, painting = transfer.to_device(pair.face), transfer.to_device(pair.painting)
-        images.append(transfer.fetch_pixels(textbook.run(face, painting, evaluations).image)())
-    return images
+) -> list[TextbookResult]:
+    # Each evaluation ends with reading the loss, so nothing is left under way on CUDA.
+    return [
+        textbook.run(transfer.to_device(pair.face), transfer.to_device(pair.painting), evaluations) for pair in pairs
+    ]
+
+
+def _is_finite(result: TextbookResult) -> bool:
+    return math.isfinite(result.curve[-1]) and bool(torch.isfinite(result.image).all())
 
 
 def _loss(result: FaceResult) -> float:
@@ -353,17 +383,21 @@ def _evaluations_needed(
 
 
 def _precisions(
-    transfer: StyleTransfer, weights: str, pairs: Sequence[Pair], batch_size: int, notify: Callable[[str], None]
+    transfer: StyleTransfer, weights: str, pairs: Sequence[Pair], *, seed: int, notify: Callable[[str], None]
 ) -> list[PrecisionMeasure]:
-    """Repaint the same pairs in every precision that the device has natively, fp32 included."""
+    """Repaint the same pairs in every precision that the device has natively, fp32 included, and the one asked for."""
     seconds: dict[str, float] = {}
     losses: dict[str, list[float]] = {}
     faces, paintings = [pair.face for pair in pairs], [pair.painting for pair in pairs]
-    for precision in native_precisions(transfer.device):
+    for precision in dict.fromkeys((transfer.precision, *native_precisions(transfer.device))):
         notify(f"precision {precision}")
-        other = load_local_transfer(weights, 0, dataclasses.replace(transfer.settings, precision=precision))
+        other = load_local_transfer(weights, seed, dataclasses.replace(transfer.settings, precision=precision))
+        warm = Slots(other, len(pairs), faces[0].shape[:2])
+        warm.start(range(len(pairs)), faces, paintings, [None] * len(pairs), [None] * len(pairs))
+        warm.advance(4)
+        del warm
         start = time.perf_counter()
-        courses = list(trace(other, faces, paintings, batch_size=batch_size))
+        courses = list(trace(other, faces, paintings, batch_size=len(pairs)))
         seconds[precision] = (time.perf_counter() - start) / (len(pairs) * transfer.settings.evaluations)
         losses[precision] = [float(course.final.total) for course in courses]
     measures = []

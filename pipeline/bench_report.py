@@ -5,16 +5,15 @@ import math
 from typing import Any
 
 from pipeline.bench import Bench
+from pipeline.estimate import ATTEMPTS_PER_FACE
 from pipeline.utilisation import FEWEST, MOST
 
 CELEBA_FACES = 202_599
-ATTEMPTS_PER_FACE = 1.1  # at the default threshold about one pair in ten is thrown away
 
 
 def bench_dict(measured: Bench) -> dict[str, Any]:
     """Return all that was measured as JSON can hold it; what never was reached is null."""
     document = dataclasses.asdict(measured)
-    document["evaluations_needed"] = [_finite(count) for count in measured.evaluations_needed]
     for name in (
         "images_per_second",
         "textbook_images_per_second",
@@ -24,12 +23,12 @@ def bench_dict(measured: Bench) -> dict[str, Any]:
         "share_of_peak",
     ):
         document[name] = getattr(measured, name)
-    document["median_evaluations_needed"] = _finite(measured.median_evaluations_needed)
-    document["evaluations_per_second"] = measured.images_per_second * measured.evaluations
+    document["median_evaluations_needed"] = measured.median_evaluations_needed
+    document["evaluations_per_second"] = measured.evaluations_done / measured.seconds
     document["tflops_per_second"] = measured.flops_per_second / 1e12
     document["peak_tflops_per_second"] = measured.peak / 1e12
     document["celeba_hours"] = _celeba_hours(measured)
-    return document
+    return {name: _finite(value) for name, value in document.items()}
 
 
 def bench_lines(measured: Bench) -> list[str]:
@@ -55,6 +54,10 @@ def bench_lines(measured: Bench) -> list[str]:
         )
     else:
         lines.append(f"ratio      at equal quality: half the pairs do not reach the textbook's loss in {evaluations}")
+    if measured.textbook_diverged:
+        lines.append(
+            f"textbook   diverged on {measured.textbook_diverged} of {measured.textbook_images} pairs, left out"
+        )
     lines.append(
         f"compute    {measured.flops_per_second / 1e12:9.3f} TFLOP/s at {measured.flops / 1e9:.1f} GFLOP per "
         f"evaluation: {measured.share_of_peak:.0%} of the matrix peak, {measured.peak / 1e12:.3f} TFLOP/s"
@@ -77,15 +80,20 @@ def bench_lines(measured: Bench) -> list[str]:
     kind = "GPU-hours" if measured.cuda else "hours of this machine"
     lines.append(
         f"Celeb-A    {_celeba_hours(measured):9.1f} {kind} for {CELEBA_FACES:,} faces, {ATTEMPTS_PER_FACE} attempts "
-        f"each, {measured.default_evaluations} evaluations per attempt (the default)"
+        f"each, {measured.default_evaluations} evaluations per attempt (the default), at {width}x{height}"
     )
     return lines
 
 
 def _celeba_hours(measured: Bench) -> float:
     evaluations = CELEBA_FACES * ATTEMPTS_PER_FACE * measured.default_evaluations
-    return evaluations / (measured.images_per_second * measured.evaluations) / 3600
+    return evaluations / (measured.evaluations_done / measured.seconds) / 3600
 
 
-def _finite(count: float) -> float | None:
-    return count if math.isfinite(count) else None
+def _finite(value: Any) -> Any:
+    """Put null for numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value

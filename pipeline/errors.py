@@ -1,7 +1,7 @@
 """The kinds of errors that are a user's business: which exit code each means."""
 
 from manifests.errors import InputError, RunError
-from stylize.errors import WeightsError
+from stylize.errors import DeviceMemoryError, WeightsError
 
 
 class Interrupted(RunError):  # noqa: N818  # not an error of anybody's
@@ -11,5 +11,5 @@ class Interrupted(RunError):  # noqa: N818  # not an error of anybody's
 USAGE_ERRORS = (InputError, WeightsError)
 """Wrong input or usage: exit code 2."""
 
-FAILURES = (RunError, OSError)
+FAILURES = (RunError, DeviceMemoryError, OSError)
 """The input was right and the work failed: exit code 1."""

@@ -11,9 +11,8 @@ from manifests.errors import InputError
 from pipeline.plan import Plan
 from stylize.decode import decode_image
 from stylize.errors import ImageError
+from stylize.flops import evaluation_flops
 
-REFERENCE_PIXELS = 178 * 218
-GFLOP_PER_EVALUATION = 58.0  # VGG-19 to conv5_1 at 178×218: 27.6 forward, 27.6 for the gradient, 3 for Grams
 PEAK_TFLOPS = 790.0  # bf16 matrix product of one H200, measured
 UTILISATION = 0.45  # our choice: what a convolutional network of this shape may be expected to reach
 ATTEMPTS_PER_FACE = 1.1  # at the default threshold about one pair in ten is thrown away
@@ -34,6 +33,7 @@ class Estimate:
         disk_bytes: expected size of all data files, at `BYTES_PER_PIXEL`.
         gpu_hours: expected time of one H200 for the shards that are missing, at `UTILISATION` of `PEAK_TFLOPS`.
         evaluations: network evaluations per attempt.
+        flops: floating-point operations of one evaluation.
     """
 
     faces: int
@@ -46,6 +46,7 @@ class Estimate:
     disk_bytes: int
     gpu_hours: float
     evaluations: int
+    flops: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -59,7 +60,7 @@ class Estimate:
             f"{self.shards_committed:,} shards are committed already, {self.shards - self.shards_committed:,} to do",
             f"about {self.disk_bytes / 1e9:,.2f} GB on disk at {self.width}x{self.height}",
             f"about {_duration(self.gpu_hours)} of one H200: {self.evaluations} evaluations of "
-            f"{GFLOP_PER_EVALUATION * self.width * self.height / REFERENCE_PIXELS:.0f} GFLOP, {ATTEMPTS_PER_FACE} "
+            f"{self.flops / 1e9:.0f} GFLOP, {ATTEMPTS_PER_FACE} "
             f"attempts per face, at {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s",
         ]
 
@@ -69,8 +70,8 @@ def estimate(plan: Plan, committed: int = 0, faces_committed: int = 0) -> Estima
     settings = plan.config.transfer
     width, height = settings.size or _median_size(plan)
     layout = plan.layout()["shards"]
-    flop = settings.evaluations * GFLOP_PER_EVALUATION * 1e9 * (width * height / REFERENCE_PIXELS)
-    flop *= ATTEMPTS_PER_FACE * (plan.face_count - faces_committed)
+    one = evaluation_flops(height, width, settings.style_layers, settings.content_layer)
+    flops = one * settings.evaluations * ATTEMPTS_PER_FACE * (plan.face_count - faces_committed)
     return Estimate(
         faces=plan.face_count,
         paintings=plan.paintings.table.num_rows,
@@ -80,8 +81,9 @@ def estimate(plan: Plan, committed: int = 0, faces_committed: int = 0) -> Estima
         width=width,
         height=height,
         disk_bytes=round(plan.face_count * width * height * BYTES_PER_PIXEL[settings.image_format]),
-        gpu_hours=flop / (UTILISATION * PEAK_TFLOPS * 1e12) / 3600,
+        gpu_hours=flops / (UTILISATION * PEAK_TFLOPS * 1e12) / 3600,
         evaluations=settings.evaluations,
+        flops=one,
     )
 
 

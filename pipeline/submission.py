@@ -13,7 +13,7 @@ from manifests.shard_name import ShardName
 from pipeline.cluster import slots, task_resources
 from pipeline.progress import Progress
 from pipeline.shard_task import ShardSummary
-from stylize.errors import WeightsError
+from stylize.errors import DeviceMemoryError, WeightsError
 
 POLL_SECONDS = 2.0
 NO_WORKER_SECONDS = 60.0
@@ -94,7 +94,7 @@ def _result(future: Future, name: ShardName, deaths: Counter[ShardName]) -> Shar
         ) from error
     except CancelledError as error:
         raise RunError("the connection to the Dask scheduler was lost") from error
-    except (RunError, WeightsError) as error:
+    except (RunError, WeightsError, DeviceMemoryError) as error:
         raise RunError(str(error)) from error
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":

@@ -23,7 +23,7 @@ class Utilisation:
     Attributes:
         faces: how many, with budgets between `FEWEST` and `MOST`, uniform in the logarithm.
         evaluations: of all of them together.
-        steady: rate with every slot always busy: faces of equal budgets, as many as there are slots.
+        steady: rate of the engine on as many faces that all have the mean budget, so that every slot is always busy.
         in_flight: rate of the engine, decoding, judging and encoding included.
         fixed: rate of fixed batches, each done when its slowest face is.
     """
@@ -63,15 +63,15 @@ def measure_utilisation(transfer: StyleTransfer, pairs: Sequence[Pair], batch_si
 
     keys = list(by_key)
     mean = round(sum(budgets) / count)
-    before = run([(key, mean) for key in keys[:batch_size]])
+    steady = run([(key, mean) for key in keys])
     in_flight = run(list(zip(keys, budgets, strict=True)))
     fixed = _run_fixed(transfer, chosen, budgets, batch_size)
-    after = run([(key, mean) for key in keys[:batch_size]])
-    return Utilisation(count, sum(budgets), max(before, after), in_flight, fixed)
+    return Utilisation(count, sum(budgets), steady, in_flight, fixed)
 
 
 def _run_fixed(transfer: StyleTransfer, pairs: Sequence[Pair], budgets: Sequence[int], batch_size: int) -> float:
     size = pairs[0].face.shape[:2]
+    useful = 0
     start = time.perf_counter()
     for first in range(0, len(pairs), batch_size):
         batch, own = pairs[first : first + batch_size], budgets[first : first + batch_size]
@@ -79,5 +79,5 @@ def _run_fixed(transfer: StyleTransfer, pairs: Sequence[Pair], budgets: Sequence
         faces, paintings = [pair.face for pair in batch], [pair.painting for pair in batch]
         slots.start(range(len(batch)), faces, paintings, [None] * len(batch), own)
         slots.advance(max(own))
-        slots.stops()  # waits
-    return sum(budgets) / (time.perf_counter() - start)
+        useful += int(slots.optimiser.evaluations.sum())  # waits
+    return useful / (time.perf_counter() - start)

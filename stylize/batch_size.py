@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -32,15 +33,31 @@ def choose_batch_size(transfer: StyleTransfer, height: int, width: int) -> int:
     """Slots for images of this size: as many as are worth having and take at most 60 % of the free memory."""
     one = slot_bytes(transfer.precision, transfer.settings.history, height, width)
     if transfer.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(transfer.device)
+        device = transfer.device
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's own, unused
         most = _MOST_CUDA * max(1, _CELEBA_PIXELS // (height * width))
     else:
-        free, most = _free_memory(), _MOST_CPU
+        # Workers beside this one have their threads, and take their memory, at the same time.
+        share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
+        free, most = int(_free_memory() * share), _MOST_CPU
     return max(1, min(most, int(_SHARE * free // one)))
 
 
-def _free_memory() -> int:
-    """Physical memory in bytes that is free now; of a machine that does not say, 4 GiB."""
+def _free_memory() -> float:
+    """Memory in bytes that is free now, within the container's limit; of a machine that does not say, 4 GiB."""
+    return min(_free_physical_memory(), _container_limit())
+
+
+def _container_limit() -> float:
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):  # no container, or "max"
+        return math.inf
+
+
+def _free_physical_memory() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)

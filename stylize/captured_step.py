@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-WARM_UP = 3  # plain steps before the capture: cuDNN tries algorithms, cuFFT makes plans, the allocator fills up
+WARM_UP = 3  # plain steps before the capture: cuDNN chooses algorithms, cuFFT makes plans, the allocator fills up
 
 
 class CapturedStep:
@@ -16,33 +16,35 @@ class CapturedStep:
     Where a graph cannot be captured, a warning says so once and every call stays a plain one.
 
     Args:
-        step: Changes tensors in place, always the same ones, and never waits for the device.
-        device: Where it works.
+        device: Where the function works.
 
     """
 
-    def __init__(self, step: Callable[[], None], device: torch.device) -> None:
-        self._step = step
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._plain_calls_left = WARM_UP if device.type == "cuda" else -1
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """Do the step."""
+    def __call__(self, step: Callable[[], None]) -> None:
+        """Do the step: the same one at every call. It changes tensors in place and never waits for the device."""
         if self._plain_calls_left == 0:
-            self._graph = self._capture()
+            self._graph = self._capture(step)
         self._plain_calls_left -= 1
         if self._graph is None:
-            self._step()
+            step()
         else:
             self._graph.replay()
 
-    def _capture(self) -> torch.cuda.CUDAGraph | None:
+    def _capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()  # the graph gets memory of its own
-            with torch.cuda.graph(graph):
-                self._step()
+            with torch.cuda.device(self._device):
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()  # the graph gets memory of its own
+                stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                # Other threads may wait for pixels meanwhile; that is no business of the capture's.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                    step()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

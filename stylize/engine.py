@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from stylize.stopwatch import Stopwatch
 from stylize.transfer import StyleTransfer
 
 _POLL_CUDA = 4  # evaluations between two looks at who has finished: each look waits for the device
+_TAKEN_PER_POLL = 8  # faces that join those waiting for a slot
 _AHEAD = {"cpu": 8, "cuda": 64}  # faces decoded ahead: on CUDA, slots that began together end together
 
 OnAttempt = Callable[[str, Attempt], None]
@@ -88,7 +90,8 @@ def repaint(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"the batch size must be at least 1, got {batch_size}")
     kind = transfer.device.type
-    threads = 1 if kind == "cpu" else min(8, torch.get_num_threads())
+    # A worker may have been given one thread for PyTorch, and a GPU that waits for eight decoders.
+    threads = 1 if kind == "cpu" else min(8, os.cpu_count() or 1)
     jobs: list[FaceJob] = []
     while True:
         # Closed even while an exception is on its way, whose traceback would keep the reading threads alive.
@@ -114,6 +117,7 @@ def repaint(
                 try:
                     yield from engine.run(chain([(job, face)], stream), postponed=jobs)
                 finally:
+                    del engine  # its slots would lie in memory while the next size's are made
                     pool.shutdown(wait=True, cancel_futures=True)
         faces, jobs = jobs, []
 
@@ -155,6 +159,7 @@ class _Engine:
                 if running:
                     self._slots.advance(_POLL_CUDA if self._transfer.device.type == "cuda" else 1)
                     # While a CUDA device is busy with its orders:
+                    self._take_from(stream, postponed, min(len(self._rows), len(self._waiting) + _TAKEN_PER_POLL))
                     self._settle()
                     self._collect()
                 no_memory = False
@@ -171,45 +176,61 @@ class _Engine:
                 return
 
     def _make_slots(self, count: int) -> None:
+        """Make so many slots, or half as many, or a quarter, … where memory does not suffice."""
         settings = self._settings
         target = settings.threshold if settings.give_up else None
         size = (self._height, self._width)
-        self._rows: list[_Work | None] = [None] * count
-        self._slots = Slots(self._transfer, count, size, target, self._stopwatch)
+        while True:
+            self._rows: list[_Work | None] = [None] * count
+            if self._transfer.device.type == "cuda":
+                torch.cuda.empty_cache()  # of slots that were here before
+            try:
+                self._slots = Slots(self._transfer, count, size, target, self._stopwatch)
+                return
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            count = self._half(count)
 
     def _halve(self) -> None:
         """Free half the slots; attempts that were under way begin again, so nothing of their result changes."""
-        count = len(self._rows)
+        count = self._half(len(self._rows))
+        self._waiting.extendleft((work, None) for work in reversed(self._rows) if work is not None)
+        del self._slots
+        self._make_slots(count)
+
+    def _half(self, count: int) -> int:
         if count == 1:
             raise DeviceMemoryError(
                 f"one face of {self._width}x{self._height} does not fit into the memory of {self._transfer.device}; "
                 "give a smaller working size with --size"
             )
-        self._waiting.extendleft((work, None) for work in reversed(self._rows) if work is not None)
-        del self._slots
-        if self._transfer.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._make_slots(count // 2)
+        return count // 2
 
     def _fill(self, stream: Iterator[tuple[FaceJob, np.ndarray | str]], postponed: list[FaceJob]) -> None:
         """Put waiting faces into the free slots; drop slots that nothing will come for any more."""
         while True:
-            self._take_from(stream, postponed)
+            self._take_from(stream, postponed, self._rows.count(None))
             self._start_waiting()
-            if all(self._rows) or not self._finished:
+            if all(self._rows):
+                return
+            if self._finished:
+                self._settle()  # one of them may need its slot again
+            elif self._waiting or self._dry:
                 break
-            self._settle()  # one of them may need its slot again
         live = [row for row, work in enumerate(self._rows) if work is not None]
-        if self._waiting or not live or len(live) == len(self._rows):
+        if self._waiting or not live:
             return
         # A new size costs CUDA a new graph, and cuDNN a new choice of algorithms.
         if self._transfer.device.type == "cpu" or len(live) <= len(self._rows) // 2:
             self._rows = [self._rows[row] for row in live]
             self._slots.keep(live)
 
-    def _take_from(self, stream: Iterator[tuple[FaceJob, np.ndarray | str]], postponed: list[FaceJob]) -> None:
-        """Let enough faces wait for every slot to be filled and filled again."""
-        while not self._dry and len(self._waiting) < 2 * len(self._rows) - sum(work is not None for work in self._rows):
+    def _take_from(
+        self, stream: Iterator[tuple[FaceJob, np.ndarray | str]], postponed: list[FaceJob], wanted: int
+    ) -> None:
+        """Let so many faces wait, their paintings being loaded."""
+        while not self._dry and len(self._waiting) < wanted:
             with self._stopwatch.section("input"):
                 job, face = next(stream, (None, ""))
             if job is None:
@@ -248,16 +269,21 @@ class _Engine:
     def _next_waiting(self) -> _Work | None:
         """Take the first waiting face whose painting is loaded; None if there is no such face now."""
         while self._waiting:
-            work, loading = self._waiting[0]
-            if loading is None:
-                self._waiting.popleft()
-                return work
             # An idle slot costs the CPU an evaluation, far more than the rest of a painting takes to load.
-            if self._transfer.device.type == "cuda" and any(self._rows) and not loading.done():
+            if self._transfer.device.type == "cpu" or not any(self._rows):
+                chosen = 0
+            else:
+                loaded = (at for at, (_, loading) in enumerate(self._waiting) if loading is None or loading.done())
+                chosen = next(loaded, -1)
+            if chosen < 0:
                 return None
+            work, loading = self._waiting[chosen]
+            if loading is None:
+                del self._waiting[chosen]
+                return work
             with self._stopwatch.section("input"):
                 painting = loading.result()
-            self._waiting.popleft()
+            del self._waiting[chosen]
             for attempt in painting.unreadable:
                 self._record(work, attempt)
             if painting.pixels is not None:
@@ -282,28 +308,33 @@ class _Engine:
 
     def _settle(self) -> None:
         """Judge finished attempts by their images as stored, and conclude their faces or draw again."""
-        settings = self._settings
-        while self._finished:
-            with self._stopwatch.section("output"):
-                finished = self._finished[0]
-                encoded, stored = finished.encoding.result()
-                work = finished.work
-                losses = self._transfer.losses(stored, work.face, work.painting)
-                attempt = Attempt(
+        if not self._finished:
+            return
+        settings, finished = self._settings, list(self._finished)
+        with self._stopwatch.section("output"):
+            encoded, stored = zip(*(attempt.encoding.result() for attempt in finished), strict=True)
+            losses = self._transfer.losses_of_all(
+                stored, [attempt.work.face for attempt in finished], [attempt.work.painting for attempt in finished]
+            )
+        self._finished.clear()  # not before: memory may have run out
+        for row, (attempt, image) in enumerate(zip(finished, encoded, strict=True)):
+            work = attempt.work
+            self._record(
+                work,
+                Attempt(
                     painting=work.painting_id,
-                    loss=float(losses.total[0]),
-                    style_losses=tuple(losses.style[0].tolist()),
-                    content_loss=float(losses.content[0]),
-                    evaluations=finished.evaluations,
-                    stop_reason=finished.stop.name.lower(),
-                )
-            self._finished.popleft()
-            self._record(work, attempt)
+                    loss=float(losses.total[row]),
+                    style_losses=tuple(losses.style[row].tolist()),
+                    content_loss=float(losses.content[row]),
+                    evaluations=attempt.evaluations,
+                    stop_reason=attempt.stop.name.lower(),
+                ),
+            )
             verdict = judge(work.attempts, threshold=settings.threshold, max_attempts=settings.max_attempts)
             if verdict is Verdict.REDRAW:
                 self._waiting.appendleft(self._with_next_painting(work))
             else:
-                self._conclude(work, verdict, encoded)
+                self._conclude(work, verdict, image)
 
     def _record(self, work: _Work, attempt: Attempt) -> None:
         work.attempts.append(attempt)
@@ -344,5 +375,7 @@ def _failure(job: FaceJob, attempts: tuple[Attempt, ...], error: str, transfer: 
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell memory that ran out, on CUDA or where PyTorch's CPU allocator says so, from other errors."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Tell memory that ran out, as PyTorch or CUDA's libraries say it, from other errors."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    )

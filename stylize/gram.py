@@ -47,6 +47,7 @@ def add_style_gradient_(gradient: Tensor, features: Tensor, gram: Tensor, target
         factor: Weight of the loss.
 
     """
+    assert gradient.is_contiguous(memory_format=torch.channels_last), "a copy would be changed, not the gradient"
     weight = (gram - target) * (factor / features[0].numel())
     add_matmul_(_positions(gradient), _positions(features), weight.to(features.dtype))
 

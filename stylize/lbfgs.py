@@ -22,9 +22,6 @@ class Stop(IntEnum):
     HOPELESS = 5  # what is left of the budget will clearly not bring the value under the target
 
 
-_STEADINESS = 0.5  # see BatchedLBFGS, target
-
-
 class BatchedLBFGS:
     """Projected L-BFGS (Nocedal & Wright, Alg. 7.4 and 7.5) for B samples at once, in ask-and-tell form.
 
@@ -51,8 +48,8 @@ class BatchedLBFGS:
         tolerance: A sample has converged when its value fell by less than this, relatively, over `window` evaluations.
         window: See `tolerance`.
         target: A sample is hopeless when its value would not come under this even if it kept falling, to the end of its
-            budget, half as fast as over the last `window` evaluations. (The values that L-BFGS reaches fall ever more
-            slowly; docs/optimiser.md has the proof on real pairs.) None gives no sample up.
+            budget, as fast as over the last `window` evaluations. (What L-BFGS reaches falls ever more slowly;
+            docs/optimiser.md has the proof on real pairs.) None gives no sample up.
         slack: Relative increase that the line search takes for rounding; larger for values computed in bfloat16.
         device: Where everything is.
         dtype: Of the state.
@@ -111,7 +108,7 @@ class BatchedLBFGS:
         self.trial[row] = x.clamp(self._lower, self._upper)
         self.x[row] = self.trial[row]
         self.evaluations[row] = 0
-        self._budget[row] = max_evaluations or self._default_budget
+        self._budget[row] = self._default_budget if max_evaluations is None else max_evaluations
         self.stop[row] = Stop.RUNNING
         self._history.clear(row)
 
@@ -200,4 +197,4 @@ class BatchedLBFGS:
         if self._target is None:
             return torch.zeros_like(judged)
         windows_left = (self._budget - self.evaluations) / self._window
-        return judged & (windows_left > 0) & (self.value - _STEADINESS * windows_left * fall >= self._target)
+        return judged & (windows_left > 0) & (self.value - windows_left * fall >= self._target)

@@ -1,4 +1,4 @@
-"""Number formats of the convolutions: what each name means on a device, and which one "auto" takes."""
+"""Number formats of the convolutions: what each name means on a device, and which ones "auto" tries."""
 
 from __future__ import annotations
 
@@ -37,13 +37,19 @@ def precisions_to_try(name: str, device: torch.device) -> tuple[str, ...]:
 
 
 @contextmanager
-def convolution_precision(name: str) -> Iterator[None]:
-    """Let CUDA's fp32 arithmetic use TF32 for "tf32" and for nothing else; PyTorch's default lets convolutions."""
+def convolution_precision(name: str, *, autotune: bool = False) -> Iterator[None]:
+    """Let CUDA's fp32 arithmetic use TF32 for "tf32" and for nothing else; PyTorch's default lets convolutions.
+
+    `autotune` lets cuDNN time its algorithms at the first call with each shape.
+    """
     allow = name == "tf32"
     # Not by `cudnn.flags`: what it is not told it sets to defaults of its own, cuDNN itself to off.
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
+    torch.backends.cudnn.benchmark = autotune or benchmark
     try:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+        torch.backends.cudnn.benchmark = benchmark

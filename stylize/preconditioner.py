@@ -23,7 +23,7 @@ class ImagePreconditioner:
     """P = √D · F · √D for B images: a fixed filter F, and a local scale D that each image learns from its own pairs.
 
     F works by FFT on luminance and two opponent colours. "low-pass" has gain (1 / (f + 0.02))^1.5 at f cycles per pixel
-    for all three; "colour" and "adaptive" have 1 + 0.017 / (f + 0.008)² for luminance and 2.2 + 0.0024 / (f + 0.008)²
+    for all three; "colour" and "adaptive" have 1 + 0.016 / (f² + 0.02²) for luminance and 2.2 + 0.0016 / (f² + 0.02²)
     for the colours, a fit to |s| / |y| by frequency along the way of three real pairs (docs/optimiser.md). The loss
     curves least along low frequencies of luminance, which plain L-BFGS has to discover. Rising gains at the highest
     frequencies were cut off: they gain nothing and put noise into the picture.
@@ -111,8 +111,8 @@ def _gains(name: str, height: int, width: int) -> Tensor:
     if name == "low-pass":
         luminance = colour = (frequency + 0.02).pow(-1.5)
     elif name in {"adaptive", "colour"}:
-        luminance = 1 + 0.017 / (frequency + 0.008).square()
-        colour = 2.2 + 0.0024 / (frequency + 0.008).square()
+        luminance = 1 + 0.016 / (frequency.square() + 0.02**2)
+        colour = 2.2 + 0.0016 / (frequency.square() + 0.02**2)
     else:
         raise ValueError(f'preconditioner "{name}" is unknown; choose from {", ".join(PRECONDITIONERS)}')
     return torch.stack((luminance, colour, colour))

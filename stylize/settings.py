@@ -52,7 +52,7 @@ class TransferSettings:
     content_layer: str = CONTENT_LAYER
     give_up: bool = True
     tolerance: float = 1e-3
-    history: int = 20
+    history: int = 30
     preconditioner: str = "adaptive"
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ def measure_slot_bytes(transfer: StyleTransfer, height: int, width: int, slots: 
         None where the system does not say what the peak was (the CPU elsewhere than on Linux).
 
     """
-    peak = _cuda_peak if transfer.device.type == "cuda" else _resident_peak
+    peak = partial(_cuda_peak, transfer.device) if transfer.device.type == "cuda" else _resident_peak
     face, painting = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
 
     def work(count: int) -> None:
@@ -33,11 +34,11 @@ def measure_slot_bytes(transfer: StyleTransfer, height: int, width: int, slots: 
     return None if one is None or several is None else max(0, several - one) // (slots - 1)
 
 
-def _cuda_peak(work: Callable[[], None]) -> int | None:
+def _cuda_peak(device: torch.device, work: Callable[[], None]) -> int | None:
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.reset_peak_memory_stats(device)
     work()
-    return torch.cuda.max_memory_reserved()
+    return torch.cuda.max_memory_reserved(device)
 
 
 def _resident_peak(work: Callable[[], None]) -> int | None:

@@ -70,7 +70,7 @@ class Slots:
         self._targets: Targets | None = None
         self._count = count
         self.optimiser = make_optimiser(transfer, count, size, target)
-        self._captured = CapturedStep(self._evaluate, transfer.device)
+        self._captured = CapturedStep(transfer.device)
 
     def __len__(self) -> int:
         return self._count
@@ -118,7 +118,7 @@ class Slots:
         for _ in range(evaluations):
             # A graph has no place for a stopwatch that looks at the device between network and optimiser.
             if self._stopwatch.waits_for is None:
-                self._captured()
+                self._captured(self._evaluate)
             else:
                 self._evaluate()
 
@@ -132,7 +132,7 @@ class Slots:
         self._count = len(rows)
         self.optimiser.keep(rows)
         self._targets = Targets(tuple(gram[rows] for gram in self._targets.grams), self._targets.content[rows])
-        self._captured = CapturedStep(self._evaluate, self._transfer.device)
+        self._captured = CapturedStep(self._transfer.device)
 
     def _evaluate(self) -> None:
         assert self._targets is not None

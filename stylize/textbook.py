@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class TextbookLoop:
         self, network: VGG19, alpha: float, style_layers: Sequence[str], content_layer: str, loss_unit: float
     ) -> None:
         self._features = nn.Sequential(
-            *(nn.ReLU() if isinstance(module, nn.ReLU) else module for module in network.features)
+            *(nn.ReLU() if isinstance(module, nn.ReLU) else copy.deepcopy(module) for module in network.features)
         ).to(memory_format=torch.contiguous_format)
         self._alpha = alpha
         self._style_layers = tuple(style_layers)
@@ -63,7 +64,7 @@ class TextbookLoop:
             painted = self._taps(painting[None])
             style_targets = [self._gram(painted[layer]) for layer in self._style_layers]
             content_target = self._taps(face[None])[self._content_layer]
-        image = face[None].clone().requires_grad_(True)
+        image = face[None].clone(memory_format=torch.contiguous_format).requires_grad_(True)
         optimiser = torch.optim.LBFGS([image])
         curve: list[float] = []
 

@@ -16,6 +16,8 @@ from stylize.settings import TransferSettings
 from stylize.vgg import VGG19
 from stylize.weights import VGGWeights
 
+_JUDGED_AT_ONCE = 16  # on CUDA
+
 
 class StyleTransfer:
     """VGG-19 and the objective on one device, in the precision to optimise in and in fp32 to judge by.
@@ -104,7 +106,8 @@ class StyleTransfer:
         """Total losses [B] and gradients [B, 3, H, W] of images in the working precision."""
         rows = len(images)
         parts = []
-        with convolution_precision(self.precision):
+        # Shapes here are always the same, so it pays that cuDNN tries its algorithms.
+        with convolution_precision(self.precision, autotune=True):
             for first in range(0, rows, self._at_once):
                 part = slice(first, first + self._at_once)
                 chosen = Targets(tuple(gram[part] for gram in targets.grams), targets.content[part])
@@ -116,10 +119,22 @@ class StyleTransfer:
 
         This is the recorded loss: anybody can recompute it from the stored pixels, whatever the image was made with.
         """
+        return self.losses_of_all([image], [face], [painting])
+
+    def losses_of_all(
+        self, images: Sequence[np.ndarray], faces: Sequence[np.ndarray], paintings: Sequence[np.ndarray]
+    ) -> Losses:
+        """`losses` of several images of one size, one row each; on the CPU, the very same as one by one."""
+        at_once = 1 if self.device.type == "cpu" else _JUDGED_AT_ONCE
+        parts = []
         with torch.inference_mode(), convolution_precision("fp32"):
-            targets = Targets(
-                self._judge.style_targets(self.to_device(painting)[None]),
-                self._judge.content_target(self.to_device(face)[None]),
-            )
-            losses = self._judge.losses(self.to_device(image)[None], targets)
-        return Losses(losses.total.cpu(), losses.style.cpu(), losses.content.cpu())
+            for first in range(0, len(images), at_once):
+                image, face, painting = (
+                    torch.stack([self.to_device(picture) for picture in pictures[first : first + at_once]])
+                    for pictures in (images, faces, paintings)
+                )
+                targets = Targets(self._judge.style_targets(painting), self._judge.content_target(face))
+                losses = self._judge.losses(image, targets)
+                parts.append(torch.cat((losses.total[:, None], losses.content[:, None], losses.style), dim=1))
+        judged = torch.cat(parts).cpu()  # waits for the device once
+        return Losses(judged[:, 0], judged[:, 2:], judged[:, 1])

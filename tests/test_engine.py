@@ -1,8 +1,13 @@
 """The engine against the retry rule played out by hand: each face alone, each attempt by `trace`."""
 
+import copy
+import dataclasses
 import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -12,16 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
+import stylize.engine
 from stylize.batch_size import choose_batch_size
 from stylize.decode import decode_image
 from stylize.encode import IMAGE_FORMATS
 from stylize.engine import repaint
-from stylize.errors import ImageError
+from stylize.errors import DeviceMemoryError, ImageError
 from stylize.fit import cover
 from stylize.jobs import Draw, FaceJob, FaceResult, PaintingDraw
+from stylize.lbfgs import BatchedLBFGS
 from stylize.objective import Targets
 from stylize.retry import UNREADABLE_PAINTING, Attempt
 from stylize.settings import MAX_WORKING_PIXELS
+from stylize.slots import Slots
+from stylize.stopwatch import Stopwatch
 from stylize.trajectory import trace
 from stylize.transfer import StyleTransfer
 from tests.tiny_transfer import encoded, picture, transfer
@@ -470,6 +479,414 @@ def test_bfloat16_gives_the_same_statuses_by_a_clear_threshold():
     results = run(subject, [job(key) for key in FACES], batch_size=3)
     assert {result.precision for result in results.values()} == {"bf16"}
     assert {key: result.status for key, result in results.items()} == wanted
+
+
+# Out of memory
+
+
+Guard = Callable[[int], None]
+
+
+def no_room_for_more_than(rows: int, refused: list[int]) -> Guard:
+    def guard(asked: int) -> None:
+        if asked > rows:
+            refused.append(asked)
+            raise torch.OutOfMemoryError(f"no room for {asked}")
+
+    return guard
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, subject: StyleTransfer, name: str, guard: Guard) -> None:
+    """Have a method of the transfer whose first argument is a batch ask the guard first."""
+    plain: Callable[..., Any] = getattr(subject, name)
+
+    def asking(batch: Any, *others: Any) -> Any:
+        guard(len(batch))
+        return plain(batch, *others)
+
+    monkeypatch.setattr(subject, name, asking)
+
+
+def same(results: dict[str, FaceResult], wanted: dict[str, FaceResult]) -> None:
+    assert results.keys() == wanted.keys()
+    for key, result in results.items():
+        assert result == wanted[key]
+
+
+@pytest.fixture
+def asked() -> dict[str, list[int]]:
+    return {key: [] for key in FACES}
+
+
+def recorded(asked: dict[str, list[int]]) -> Draw:
+    def drawn(key: str, number: int) -> PaintingDraw | None:
+        asked[key].append(number)
+        return draw(key, number)
+
+    return drawn
+
+
+@pytest.mark.parametrize("method", ["value_and_gradient", "style_targets", "content_target"])
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_where_memory_runs_out_every_result_is_the_same_in_fewer_slots(monkeypatch, by_batch_size, asked, method, room):
+    subject = transfer(threshold=middle_threshold())
+    refused: list[int] = []
+    guarded(monkeypatch, subject, method, no_room_for_more_than(room, refused))
+    told: dict[str, list[Attempt]] = {key: [] for key in FACES}
+    # Faces of one size: more of them at once than there is room for.
+    keys = [key for key in FACES if FACES[key].shape == (20, 24, 3)] * 3
+    jobs = [FaceJob(f"{number}{key}", job(key).read) for number, key in enumerate(keys)]
+    asked.update({job.key: [] for job in jobs})
+    told.update({job.key: [] for job in jobs})
+    results = run(
+        subject, jobs, recorded(asked), batch_size=8, on_attempt=lambda key, attempt: told[key].append(attempt)
+    )
+    assert refused
+    for result in results.values():
+        wanted = by_batch_size[1][result.key[1:]]
+        assert (result.status, result.image, result.attempts) == (wanted.status, wanted.image, wanted.attempts)
+        assert tuple(told[result.key]) == result.attempts
+        assert asked[result.key] == list(range(len(result.attempts)))
+
+
+def test_memory_that_runs_out_in_the_midst_of_attempts_costs_them_a_fresh_start_only(monkeypatch, by_batch_size, asked):
+    """As when another process takes memory: the network has seen every sample before it fails."""
+    subject = transfer(threshold=middle_threshold())
+    calls = 0
+
+    def guard(rows: int) -> None:
+        nonlocal calls
+        calls += 1
+        if rows > 1 and calls in {2, 5, 9}:
+            raise torch.OutOfMemoryError("taken")
+
+    guarded(monkeypatch, subject, "value_and_gradient", guard)
+    same(run(subject, [job(key) for key in FACES], recorded(asked), batch_size=5), by_batch_size[1])
+    assert calls > 9
+    assert asked == {key: list(range(len(result.attempts))) for key, result in by_batch_size[1].items()}
+
+
+def test_memory_that_runs_out_while_judging_loses_no_attempt(monkeypatch, by_batch_size, asked):
+    subject = transfer(threshold=middle_threshold())
+    plain, calls = subject.losses, 0  # while the first one is judged, others are half-way
+
+    def judged(*images: np.ndarray) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise torch.OutOfMemoryError("taken")
+        return plain(*images)
+
+    monkeypatch.setattr(subject, "losses", judged)
+    same(run(subject, [job(key) for key in FACES], recorded(asked), batch_size=5), by_batch_size[1])
+    assert asked == {key: list(range(len(result.attempts))) for key, result in by_batch_size[1].items()}
+
+
+def test_pytorchs_own_message_for_no_memory_on_the_cpu_is_understood(monkeypatch, by_batch_size):
+    subject = transfer(threshold=middle_threshold())
+    guarded(monkeypatch, subject, "value_and_gradient", lambda rows: rows > 2 and torch.empty(1 << 56))  # type: ignore[arg-type]
+    same(run(subject, [job(key) for key in FACES], batch_size=5), by_batch_size[1])
+
+
+def test_slots_that_cannot_even_be_made_are_halved_too(monkeypatch, by_batch_size):
+    """The optimiser's own memory, some 15 MB a slot at Celeb-A's size, is the first to be asked for."""
+    refused: list[int] = []
+    guard = no_room_for_more_than(2, refused)
+
+    def made(transfer: StyleTransfer, count: int, *others: Any) -> Slots:
+        guard(count)
+        return Slots(transfer, count, *others)
+
+    monkeypatch.setattr(stylize.engine, "Slots", made)
+    same(run(transfer(threshold=middle_threshold()), [job(key) for key in FACES], batch_size=8), by_batch_size[1])
+    assert refused
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many optimisers of earlier slots were alive whenever slots were made, without the collector of cycles."""
+    old: list[weakref.ref[BatchedLBFGS]] = []
+    alive: list[int] = []
+
+    def made(*arguments: Any) -> Slots:
+        alive.append(sum(reference() is not None for reference in old))
+        slots = Slots(*arguments)
+        old.append(weakref.ref(slots.optimiser))
+        return slots
+
+    monkeypatch.setattr(stylize.engine, "Slots", made)
+    gc.collect()
+    gc.disable()
+    yield alive
+    gc.enable()
+
+
+def test_the_memory_of_the_old_slots_is_free_before_half_as_many_are_made(monkeypatch, alive):
+    """On CUDA nearly all of it hangs on them, in the graph's own pool."""
+    subject = transfer()
+    guarded(monkeypatch, subject, "value_and_gradient", no_room_for_more_than(1, []))
+    run(subject, [job(key) for key in ("face0", "face1", "face3")], batch_size=4)
+    assert len(alive) > 1
+    assert not any(alive)
+
+
+def test_the_memory_of_one_sizes_slots_is_free_before_those_of_the_next_are_made(alive):
+    run(transfer(), [job(key) for key in FACES], batch_size=2)
+    assert alive == [0, 0]
+
+
+@pytest.mark.parametrize("method", ["value_and_gradient", "style_targets"])
+def test_a_single_face_that_does_not_fit_is_an_error_that_names_its_size(monkeypatch, method):
+    subject = transfer()
+    guarded(monkeypatch, subject, method, no_room_for_more_than(0, []))
+    with pytest.raises(DeviceMemoryError, match=r"24x20.*--size"):
+        list(repaint([job("face0"), job("face1")], draw, subject, batch_size=4))
+    assert not workers()
+
+
+@pytest.mark.parametrize("method", ["value_and_gradient", "style_targets", "content_target"])
+@pytest.mark.parametrize("error", [RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), ValueError("wrong")])
+def test_other_errors_of_the_network_are_passed_on(monkeypatch, method, error):
+    subject = transfer()
+    calls: list[int] = []
+
+    def guard(rows: int) -> None:
+        calls.append(rows)
+        raise error
+
+    guarded(monkeypatch, subject, method, guard)
+    with pytest.raises(type(error), match=str(error)):
+        list(repaint([job("face0"), job("face1")], draw, subject, batch_size=4))
+    assert len(calls) == 1
+    assert not workers()
+
+
+# Samples do not depend on each other
+
+
+@cache
+def patient(give_up: bool = True, threshold: float = float("inf"), evaluations: int = 60) -> StyleTransfer:
+    """A transfer with time enough to be stopped early, sharing its network with the others."""
+    subject = copy.copy(transfer())
+    subject.settings = dataclasses.replace(
+        subject.settings, evaluations=evaluations, give_up=give_up, threshold=threshold, max_attempts=1
+    )
+    return subject
+
+
+def test_a_result_is_the_same_alone_in_a_batch_and_beside_neighbours_that_come_and_go():
+    subject = patient(evaluations=14)
+
+    def neighbours(budgets: list[int | None]) -> list[FaceJob]:
+        faces = ("face1", "face3")
+        return [FaceJob(f"n{n}", job(faces[n % 2]).read, budget) for n, budget in enumerate(budgets)]
+
+    alone = run(subject, [job("face0")], batch_size=1)["face0"]
+    others = (
+        run(subject, [*neighbours([None] * 4), job("face0"), *neighbours([None] * 7)[4:]], batch_size=8),
+        run(subject, [job("face0"), *neighbours([5, 7, 7, 1, 3])], batch_size=2),
+        run(subject, [*neighbours([5, 9, 2, 6, 30]), job("face0")], batch_size=3),
+    )
+    (wanted,) = alone.attempts
+    assert wanted.evaluations == 14
+    for results in others:
+        result = results["face0"]
+        (attempt,) = result.attempts
+        assert attempt.loss == pytest.approx(wanted.loss, rel=1e-6)
+        assert (attempt.evaluations, attempt.stop_reason) == (wanted.evaluations, wanted.stop_reason)
+        assert result.image == alone.image
+    assert [others[1][f"n{n}"].attempts[0].evaluations for n in range(5)] == [5, 7, 7, 1, 3]
+    assert others[2]["n4"].attempts[0].evaluations == 30
+
+
+def test_a_content_target_is_computed_once_a_face_whatever_its_draws(monkeypatch):
+    subject = transfer(threshold=middle_threshold())
+    rows: list[int] = []
+    guarded(monkeypatch, subject, "content_target", rows.append)
+    results = run(subject, [job(key) for key in FACES], batch_size=2)
+    assert sum(len(result.attempts) for result in results.values()) > len(FACES)
+    assert sum(rows) == len(FACES)
+
+
+# Slots are kept busy
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_hardly_a_row_is_evaluated_in_vain_whatever_the_budgets(monkeypatch, batch_size):
+    budgets = np.random.default_rng(2).permutation(np.linspace(5, 60, 24).astype(int)).tolist()
+    small = encoded(picture(5, 16, 16))
+    subject = patient(evaluations=60)
+    rows: list[int] = []
+    generator = torch.Generator().manual_seed(4)
+    centre, curvature = torch.rand(2, 3, 16, 16, generator=generator)
+    curvature = 1e4**curvature
+
+    def cheap(images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+        rows.append(len(images))
+        difference = images - centre
+        return (curvature * difference.square()).sum((1, 2, 3)) / 2, curvature * difference
+
+    monkeypatch.setattr(subject, "value_and_gradient", cheap)
+    jobs = [FaceJob(f"f{number}", lambda: small, budget) for number, budget in enumerate(budgets)]
+    results = run(subject, jobs, batch_size=batch_size)
+    used = [results[job.key].attempts[0].evaluations for job in jobs]
+    assert all(0 < evaluations <= budget for evaluations, budget in zip(used, budgets, strict=True))
+    assert max(used) > 4 * min(used)
+    assert sum(used) <= sum(rows) <= 1.1 * sum(used)
+    assert max(rows) == batch_size
+
+
+def test_faces_without_a_usable_painting_do_not_end_the_run_for_those_behind_them():
+    def drawn(key: str, number: int) -> PaintingDraw | None:
+        return None if key.startswith("bare") else draw("face0", number)
+
+    jobs = [FaceJob(f"bare{number}", job("face0").read) for number in range(9)]
+    jobs += [FaceJob(f"good{number}", job("face0").read) for number in range(2)]
+    for batch_size in (1, 2, 4):
+        results = run(transfer(evaluations=1), jobs, drawn, batch_size=batch_size)
+        assert {key: result.status for key, result in results.items()} == {
+            job.key: "failed" if job.key.startswith("bare") else "accepted" for job in jobs
+        }
+
+
+def test_faces_without_a_usable_painting_do_not_cost_the_run_its_slots(monkeypatch):
+    def drawn(key: str, number: int) -> PaintingDraw | None:
+        return None if key.startswith("bare") else draw("face0", number)
+
+    subject = transfer(evaluations=6)
+    rows: list[int] = []
+    guarded(monkeypatch, subject, "value_and_gradient", rows.append)
+    jobs = [FaceJob(f"bare{number}", job("face0").read) for number in range(7)]
+    jobs = [job("face0"), *jobs, *(FaceJob(f"good{number}", job("face0").read) for number in range(12))]
+    results = run(subject, jobs, drawn, batch_size=4)
+    assert sum(result.status == "accepted" for result in results.values()) == 13
+    assert rows.count(4) > len(rows) / 2
+
+
+def test_a_stopwatchs_sections_do_not_overlap_and_all_are_used():
+    class Watched(Stopwatch):
+        inside = ""
+
+        @contextmanager
+        def section(self, name: str) -> Iterator[None]:
+            assert not self.inside, f"{name} within {self.inside}"
+            self.inside = name
+            try:
+                with super().section(name):
+                    yield
+            finally:
+                self.inside = ""
+
+    stopwatch = Watched()
+    run(transfer(threshold=middle_threshold()), [job(key) for key in FACES], batch_size=2, stopwatch=stopwatch)
+    assert set(stopwatch.seconds) == {"input", "network", "optimiser", "output"}
+
+
+# Giving up early
+
+
+PAIRS = [("face0", 1), ("face1", 0), ("face3", 1)]  # a face, and which painting of its order
+
+
+def with_painting(offset: int) -> Draw:
+    return lambda key, number: draw(key, number + offset)
+
+
+@cache
+def to_the_end(key: str, offset: int) -> FaceResult:
+    """A face with a painting, never given up."""
+    return run(patient(give_up=False), [job(key)], with_painting(offset))[key]
+
+
+def final_loss(result: FaceResult) -> float:
+    loss = result.attempts[-1].loss
+    assert loss is not None
+    return loss
+
+
+def test_attempts_far_from_the_threshold_are_given_up_and_only_where_that_is_asked_for():
+    for key, offset in PAIRS[:2]:
+        whole = to_the_end(key, offset)
+        threshold = 0.2 * final_loss(whole)
+        (stopped,) = run(patient(threshold=threshold), [job(key)], with_painting(offset))[key].attempts
+        assert stopped.stop_reason == "hopeless"
+        assert stopped.evaluations < whole.attempts[0].evaluations
+        assert stopped.loss is not None
+        assert stopped.loss >= threshold
+        kept = run(patient(give_up=False, threshold=threshold), [job(key)], with_painting(offset))[key]
+        assert kept.status == "rejected"
+        assert kept.attempts == whole.attempts
+        assert kept.attempts[0].stop_reason != "hopeless"
+
+
+@pytest.mark.parametrize("factor", [1.0001, 1.02, 1.3])
+@pytest.mark.parametrize(("key", "offset"), PAIRS)
+def test_an_attempt_that_would_pass_is_never_given_up_and_its_image_is_the_same(key, offset, factor):
+    whole = to_the_end(key, offset)
+    result = run(patient(threshold=factor * final_loss(whole)), [job(key)], with_painting(offset))[key]
+    assert result.status == "accepted"
+    assert result == whole
+
+
+def test_the_hopeless_make_room_for_others():
+    threshold = 0.2 * min(final_loss(to_the_end(key, offset)) for key, offset in PAIRS)
+    subject = copy.copy(patient(threshold=threshold))
+    subject.settings = dataclasses.replace(subject.settings, max_attempts=2)
+    results = run(subject, [job(key) for key in FACES], batch_size=2)
+    for result in results.values():
+        check(result, subject)
+        assert result.status == "rejected"
+        assert [attempt.stop_reason for attempt in result.attempts] == ["hopeless"] * 2
+
+
+# Threads
+
+
+def test_nothing_is_drawn_or_read_and_no_thread_left_once_the_stream_is_closed():
+    before = set(threading.enumerate())
+    read: list[str] = []
+
+    def reader(name: str) -> Callable[[], bytes]:
+        def read_it() -> bytes:
+            read.append(name)
+            return ENCODED["face0" if name.startswith("f") else "painting0"]
+
+        return read_it
+
+    jobs = (FaceJob(f"f{number}", reader(f"f{number}")) for number in range(1000))
+    stream = repaint(jobs, lambda key, _: PaintingDraw("p", reader("p")), transfer(evaluations=1), batch_size=3)
+    assert next(stream).status == "accepted"
+    stream.close()  # type: ignore[attr-defined]
+    count = len(read)
+    assert count < 40
+    assert set(threading.enumerate()) <= before
+    time.sleep(0.02)
+    assert len(read) == count
+
+
+def test_closing_waits_for_the_painting_that_is_being_read():
+    before = set(threading.enumerate())
+    reading, released = threading.Event(), threading.Event()
+    finished: list[bool] = []
+
+    def slow() -> bytes:
+        reading.set()
+        finished.append(released.wait(10))
+        return ENCODED["painting0"]
+
+    def drawn(key: str, number: int) -> PaintingDraw | None:
+        return PaintingDraw("slow", slow) if key == "face3" else draw(key, number)
+
+    stream = repaint([job(key) for key in ("face0", "face1", "face3")], drawn, transfer(evaluations=1), batch_size=1)
+    assert next(stream).key == "face0"  # the next one has the slot; that of the third is being loaded
+    assert reading.wait(10)
+    assert not finished
+    timer = threading.Timer(0.05, released.set)
+    timer.start()
+    stream.close()  # type: ignore[attr-defined]
+    assert finished == [True]
+    timer.join()
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.gpu

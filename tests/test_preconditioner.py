@@ -35,7 +35,7 @@ def expected(name: str, size: tuple[int, int]) -> np.ndarray:
     if name == "low-pass":
         luminance = colour = (frequency + 0.02) ** -1.5
     else:
-        luminance, colour = 1 + 0.017 / (frequency + 0.008) ** 2, 2.2 + 0.0024 / (frequency + 0.008) ** 2
+        luminance, colour = 1 + 0.016 / (frequency**2 + 0.02**2), 2.2 + 0.0016 / (frequency**2 + 0.02**2)
     return np.kron(LUMINANCE, filter_matrix(luminance, size)) + np.kron(
         np.eye(3) - LUMINANCE, filter_matrix(colour, size)
     )
