@@ -19,7 +19,8 @@ class Attempt:
         style_losses: E_s of each style layer; None likewise.
         content_loss: E_c, without α; None likewise.
         evaluations: Of the objective, used up by this attempt.
-        stop_reason: "evaluations", "converged", "hopeless", "line_search", "not_finite" or "unreadable_painting".
+        stop_reason: "evaluations", "converged", "hopeless", "line_search", "not_finite" or "unreadable_painting". Only
+            the loss decides: a "hopeless" attempt that rounding puts under the threshold after all is accepted.
         error: Why the painting could not be read.
 
     """

@@ -51,7 +51,7 @@ class TransferSettings:
     style_layers: tuple[str, ...] = STYLE_LAYERS
     content_layer: str = CONTENT_LAYER
     give_up: bool = True
-    tolerance: float = 1e-3
+    tolerance: float = 5e-3
     history: int = 30
     preconditioner: str = "adaptive"
 
