@@ -80,10 +80,12 @@ def sample_pairs(
     for index in chosen.tolist():
         image_id = face_catalogue.table["image_id"][index].as_py()
         drawn = draws(seed, image_id, painting_catalogue.table.num_rows, 1)[0]
-        read_face = _reader(face_catalogue.source, face_catalogue.table["locator"][index].as_py())
-        read_painting = _reader(painting_catalogue.source, painting_catalogue.table["locator"][drawn].as_py())
+        face_locator = face_catalogue.table["locator"][index].as_py()
+        painting_locator = painting_catalogue.table["locator"][drawn].as_py()
+        read_face = _reader(face_catalogue.source, face_locator)
+        read_painting = _reader(painting_catalogue.source, painting_locator)
         try:
-            face, painting = decode_image(read_face()), decode_image(read_painting())
+            face, painting = _decode(face_locator, read_face), _decode(painting_locator, read_painting)
         except ImageError as error:
             unreadable.append(str(error))
             continue
@@ -98,11 +100,18 @@ def sample_pairs(
     return Sample(tuple(found), size, tuple(unreadable))
 
 
+def _decode(locator: str, read: Callable[[], bytes]) -> npt.NDArray[np.uint8]:
+    try:
+        return decode_image(read())
+    except ImageError as error:
+        raise ImageError(f"{locator}: {error}") from error
+
+
 def _reader(source: ImageSource, locator: str) -> Callable[[], bytes]:
     def read() -> bytes:
         try:
             return source.read(locator)
         except (InputError, OSError) as error:
-            raise ImageError(f"{locator}: {error}") from error
+            raise ImageError(str(error)) from error
 
     return read

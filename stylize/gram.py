@@ -40,16 +40,18 @@ def add_style_gradient_(gradient: Tensor, features: Tensor, gram: Tensor, target
     ∂E_s/∂F = (G − A) F / (C·H·W): one product, since G − A is symmetric, where autograd would take two.
 
     Args:
-        gradient: [B, C, H, W], channels last, in the features' type: the product's sum is over channels alone, and its
-            result would be rounded to that type anyway.
+        gradient: [B, C, H, W], fastest in channels last, in the features' type: the product's sum is over channels
+            alone, and its result would be rounded to that type anyway.
         features: [B, C, H, W], channels last.
         gram, target: [B, C, C].
         factor: Weight of the loss.
 
     """
-    assert gradient.is_contiguous(memory_format=torch.channels_last), "a copy would be changed, not the gradient"
-    weight = (gram - target) * (factor / features[0].numel())
-    add_matmul_(_positions(gradient), _positions(features), weight.to(features.dtype))
+    weight = ((gram - target) * (factor / features[0].numel())).to(features.dtype)
+    if gradient.is_contiguous(memory_format=torch.channels_last):
+        add_matmul_(_positions(gradient), _positions(features), weight)
+    else:  # its positions would be a copy
+        gradient += matmul(_positions(features), weight).mT.reshape(gradient.shape)
 
 
 def _positions(features: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from tests.stub_engine import StubEngine
 
 ROOT = Path(__file__).parent.parent
 REAL_ENGINE = shard_task.repaint_shard
-COMMANDS = ("build", "demo", "calibrate", "status", "verify", "preview")
+COMMANDS = ("bench", "build", "demo", "calibrate", "status", "verify", "preview")
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +461,7 @@ def test_ctrl_c_elsewhere(place, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.calibrate.read_faces", interrupt)
+    monkeypatch.setattr("pipeline.sample_pairs.read_faces", interrupt)
     result = invoke("calibrate", "--faces", "faces", "--paintings", "paintings")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "Stopped.")
 

@@ -132,7 +132,7 @@ def test_the_estimate_follows_evaluations_size_and_what_is_done():
     double = estimate(plan_of(faces, paintings, transfer=TransferSettings(evaluations=200, size=(178, 218))))
     small = estimate(plan_of(faces, paintings, transfer=TransferSettings(evaluations=100, size=(89, 109))))
     assert double.gpu_hours == pytest.approx(2 * base.gpu_hours)
-    assert small.gpu_hours == pytest.approx(base.gpu_hours / 4)
+    assert small.gpu_hours == pytest.approx(base.gpu_hours / 4, rel=0.05)  # layers have whole numbers of pixels
     assert small.disk_bytes == pytest.approx(base.disk_bytes / 4, rel=0.01)
     half = estimate(plan_of(faces, paintings, transfer=TransferSettings(evaluations=100, size=(178, 218))), 1, 9)
     assert half.gpu_hours == pytest.approx(base.gpu_hours / 2)

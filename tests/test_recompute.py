@@ -142,7 +142,8 @@ def test_a_painting_replaced_by_one_of_another_length_is_refused(run, moved, tmp
 @pytest.mark.parametrize("kind", ["paintings", "faces"])
 def test_an_input_replaced_by_one_of_the_same_length_is_found(run, moved, tmp_path, kind):
     """Catalogues know names and lengths only; the losses know the pixels."""
-    row = next(row for row in rows_of(run) if row["painting"])
+    painted = [row for row in rows_of(run) if row["painting"]]
+    row = max(painted, key=lambda row: row["attempts"][-1]["content_loss"] / row["loss"])  # where the face tells most
     file = row["painting"] if kind == "paintings" else f"img_align_celeba/{row['image_id']}"
     path = tmp_path / kind / file
     length = path.stat().st_size

@@ -150,7 +150,7 @@ def data_folder() -> Path:
 
 
 @pytest.mark.data
-def test_on_a_real_pair_bfloat16_ends_within_three_percent_of_float32():
+def test_on_a_real_pair_bfloat16_ends_no_more_than_three_percent_above_float32():
     folder = data_folder()
     loaded = load_weights(str(folder / "vgg19" / "vgg19_imagenet_features.safetensors"))
     measured = feature_scales(loaded)
@@ -164,7 +164,7 @@ def test_on_a_real_pair_bfloat16_ends_within_three_percent_of_float32():
         (trajectory,) = trace(StyleTransfer(loaded, measured, settings, "cpu"), [face], [painting])
         ends.append(float(trajectory.final.total))
         assert trajectory.curve[-1] < 0.3 * trajectory.curve[0]
-    assert ends[1] == pytest.approx(ends[0], rel=0.03)
+    assert 0.9 * ends[0] < ends[1] < 1.03 * ends[0]
 
 
 @pytest.mark.gpu
