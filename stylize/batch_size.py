@@ -20,11 +20,11 @@ def slot_bytes(precision: str, history: int, height: int, width: int) -> int:
     """Memory of one slot in bytes, an upper estimate; docs/benchmarks.md compares it with measurements.
 
     Per pixel, in elements of the convolutions' type: the activations kept for the backward pass (about 230 up to
-    conv5_1), gradients and their workspace at the widest layer (about 260), the positions of the maxima; then, in fp32,
+    conv5_1), gradients and their workspace at the widest layer (about 370), the positions of the maxima; then, in fp32,
     the optimiser's pairs, masked pairs and vectors of three channels, and Gram input.
     """
     element = 2 if precision == "bf16" else 4
-    network = 490 * element + 8 * 30 + 4 * 130
+    network = 600 * element + 8 * 30 + 4 * 130
     optimiser = 3 * 4 * (3 * history + 24)
     return (network + optimiser) * height * width
 
