@@ -568,7 +568,7 @@ def test_memory_that_runs_out_in_the_midst_of_attempts_costs_them_a_fresh_start_
 
 def test_memory_that_runs_out_while_judging_loses_no_attempt(monkeypatch, by_batch_size, asked):
     subject = transfer(threshold=middle_threshold())
-    plain, calls = subject.losses, 0  # while the first one is judged, others are half-way
+    plain, calls = subject.losses_of_all, 0  # while the first one is judged, others are half-way
 
     def judged(*images: np.ndarray) -> Any:
         nonlocal calls
@@ -577,8 +577,9 @@ def test_memory_that_runs_out_while_judging_loses_no_attempt(monkeypatch, by_bat
             raise torch.OutOfMemoryError("taken")
         return plain(*images)
 
-    monkeypatch.setattr(subject, "losses", judged)
+    monkeypatch.setattr(subject, "losses_of_all", judged)
     same(run(subject, [job(key) for key in FACES], recorded(asked), batch_size=5), by_batch_size[1])
+    assert calls > 1
     assert asked == {key: list(range(len(result.attempts))) for key, result in by_batch_size[1].items()}
 
 
