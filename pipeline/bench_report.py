@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from pipeline.bench import Bench
+from pipeline.bench_result import Bench
 from pipeline.estimate import ATTEMPTS_PER_FACE
 from pipeline.utilisation import FEWEST, MOST
 

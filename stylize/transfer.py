@@ -108,6 +108,8 @@ class StyleTransfer:
         parts = []
         # Shapes here are always the same, so it pays that cuDNN tries its algorithms.
         with convolution_precision(self.precision, autotune=True):
+            if rows <= self._at_once:
+                return self.objective.value_and_gradient(images, targets)
             for first in range(0, rows, self._at_once):
                 part = slice(first, first + self._at_once)
                 chosen = Targets(tuple(gram[part] for gram in targets.grams), targets.content[part])

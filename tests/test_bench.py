@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from manifests.errors import InputError
-from pipeline.bench import Bench, PrecisionMeasure, bench
+from pipeline.bench import bench
 from pipeline.bench_report import bench_dict, bench_lines
+from pipeline.bench_result import Bench, PrecisionMeasure
 from pipeline.sample_pairs import sample_pairs
 from pipeline.utilisation import FEWEST, MOST, Utilisation
 from stylize.peak import matrix_peak

@@ -570,7 +570,7 @@ def test_memory_that_runs_out_while_judging_loses_no_attempt(monkeypatch, by_bat
     subject = transfer(threshold=middle_threshold())
     plain, calls = subject.losses_of_all, 0  # while the first one is judged, others are half-way
 
-    def judged(*images: np.ndarray) -> Any:
+    def judged(*images: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:
