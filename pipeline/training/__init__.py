@@ -1,0 +1,1 @@
+"""Training on built data sets: identity and attribute embeddings, and their joint fusion."""
