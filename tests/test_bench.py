@@ -20,27 +20,14 @@ from stylize.settings import TransferSettings
 from stylize.slot_memory import measure_slot_bytes
 from tests import tiny_transfer
 from tests.command_line import json_of, refuse, succeed
-from tests.real_run import draw_inputs, quick_network
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 SETTINGS = ("--weights", "random", "--precision", "fp32", "--evaluations", 3, "--size", "32x40")
 NAMED_BY_THE_ISSUE = (
     *("images_per_second", "textbook_images_per_second", "ratio_equal_evaluations", "ratio_equal_quality"),
     *("loss_over_textbook", "share_of_peak", "precision", "device"),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        quick_network(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    draw_inputs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,11 @@ from PIL import Image
 from pipeline import calibrate as calibrate_module
 from pipeline.pairing import draws
 from tests.command_line import invoke, json_of, refuse, succeed
-from tests.real_run import SIZE, draw_inputs, quick_network
+from tests.real_run import SIZE, draw_inputs
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 SETTINGS = ("--weights", "random", "--precision", "fp32", "--evaluations", 3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        quick_network(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("calibrate")
-    draw_inputs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

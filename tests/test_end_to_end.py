@@ -7,21 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.command_line import json_of, succeed
-from tests.real_run import SIZE, THRESHOLD, build, draw_inputs, images_of, local_cluster, quick_network, rows_of
+from tests.real_run import SIZE, THRESHOLD, build, draw_inputs, images_of, local_cluster, rows_of
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("end-to-end")
-    draw_inputs(folder)
-    return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        quick_network(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,9 @@ from pipeline.recompute import TOLERANCE
 from stylize.encode import encode_image
 from stylize.weights import load_weights
 from tests.command_line import invoke, json_of, refuse, succeed
-from tests.real_run import build, draw_inputs, local_cluster, quick_network, rows_of
+from tests.real_run import build, draw_inputs, local_cluster, rows_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        quick_network(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
