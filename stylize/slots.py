@@ -72,9 +72,6 @@ class Slots:
         self.optimiser = make_optimiser(transfer, count, size, target)
         self._captured = CapturedStep(transfer.device)
 
-    def __len__(self) -> int:
-        return self._count
-
     def start(
         self,
         rows: Sequence[int],

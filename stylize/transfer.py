@@ -53,16 +53,22 @@ class StyleTransfer:
             )
 
         self._judge = objective(self.exact_network)
-        *fast, last = precisions_to_try(settings.precision, self.device)
-        for self.precision in (*fast, last):
-            dtype = DTYPES[self.precision]
+        *checked, last = precisions_to_try(settings.precision, self.device)
+
+        def working(precision: str) -> Objective:
+            dtype = DTYPES[precision]
             exact = dtype == torch.float32
-            self.objective = objective(self.exact_network if exact else VGG19(weights, scales, dtype).to(self.device))
-            if self.precision == last or is_faithful(self.objective, self._judge, self.precision, self.device):
+            return objective(self.exact_network if exact else VGG19(weights, scales, dtype).to(self.device))
+
+        for self.precision in checked:
+            self.objective = working(self.precision)
+            if is_faithful(self.objective, self._judge, self.precision, self.device):
                 break
+        else:
+            self.precision, self.objective = last, working(last)
         # On the CPU in fp32 the network sees one image at a time: it is as fast, and an image's bits then cannot depend
         # on its batchmates.
-        self._at_once = 1 if self.device.type == "cpu" and exact else 1024
+        self._at_once = 1 if self.device.type == "cpu" and self.precision == "fp32" else 1024
 
     def to_device(self, image: np.ndarray) -> Tensor:
         """Move an image, uint8 [H, W, 3], to the device as float32 [3, H, W] in [0, 1]; does not wait for CUDA."""
