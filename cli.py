@@ -30,6 +30,15 @@ def _batch_size(value: str) -> int | None:
     return int(value)
 
 
+def _crop(value: str) -> tuple[float, float, float, float]:
+    """Read LEFT,TOP,RIGHT,BOTTOM as fractions of an image's sides."""
+    try:
+        left, top, right, bottom = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f'"{value}" is not LEFT,TOP,RIGHT,BOTTOM, as in 0.2,0.25,0.8,0.82') from error
+    return left, top, right, bottom
+
+
 def _names(value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(name.strip() for name in value.split(","))
 
@@ -262,6 +271,112 @@ def bench(as_json: bool, **options: Any) -> None:
 
 
 _BENCH = ("weights", "faces", "paintings", "pairs", "textbook_pairs", "batch_size", "seed", "utilisation")
+
+
+@main.group()
+def train() -> None:
+    """Train on a built data set: identity across the two domains, attributes, or both jointly."""
+
+
+_backbone = _options(
+    click.option("--backbone", required=True, help="Face recognition network: a name, or timm:<model>."),
+    click.option("--weights", required=True, metavar="FILE", help="Its checkpoint, or random."),
+    click.option("--faces", metavar="PATH", help="Where the photographs are now, if not where run.json says."),
+    click.option("--partial", is_flag=True, help="Take what is there of an unfinished run."),
+)
+_training = _options(
+    click.option("--epochs", type=int, help="At most. A finished run given more goes on."),
+    click.option("--patience", type=int, help="Stop after so many epochs in a row without a better one."),
+    click.option("--batch-size", type=int, help="Of all processes together."),
+    click.option("--lr", type=float, help="Learning rate at first."),
+    click.option("--seed", type=int, help="Of everything drawn."),
+    click.option("--crop", type=_crop, metavar="L,T,R,B", help="What the network sees of a face, as fractions."),
+    click.option("--precision", help="fp32, or bf16 by autocast."),
+    click.option("--device", help="As PyTorch names it; by default CUDA if there is any."),
+    click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard, too (extra tensorboard)."),
+)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the user said; the rest has its default where it is documented."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@train.command()
+@click.argument("run", metavar="RUN")
+@click.argument("out", metavar="OUT")
+@_backbone
+@click.option("--form", help="Of the projections: residual (default), literal or linear.")
+@click.option("--positives", help="A photograph's partner: proxy of another one of the person (other), or its own.")
+@click.option("--margin", type=float, help="Of the triplet loss.")
+@click.option("--plateau", type=int, help="Epochs without a better one after which the learning rate falls.")
+@click.option("--finetune", is_flag=True, help="Train the backbone, too.")
+@_training
+@_json
+@_user_errors
+def identity(as_json: bool, faces: str | None, partial: bool, tensorboard: bool, **options: Any) -> None:
+    """Learn who is who across photographs and proxies of RUN; recall before and after into OUT."""
+    from pipeline.training.identity import IdentityConfig, train_identity  # noqa: PLC0415
+
+    result = train_identity(
+        IdentityConfig(**_given(options)),
+        faces=faces,
+        partial=partial,
+        quiet=as_json,
+        tensorboard=tensorboard,
+        notify=_notice,
+    )
+    _print(result.lines(), result.as_dict(), as_json)
+
+
+@train.command()
+@click.argument("run", metavar="RUN")
+@click.argument("out", metavar="OUT")
+@_backbone
+@click.option("--train-on", help="Photographs (real), proxies (art) or both (joint, the default).")
+@click.option("--optimise-for", help="accuracy (default), or balanced: both answers count the same.")
+@_training
+@_json
+@_user_errors
+def attributes(as_json: bool, faces: str | None, partial: bool, tensorboard: bool, **options: Any) -> None:
+    """Learn the 40 attributes from photographs, proxies or both of RUN; accuracy beside the majority's into OUT."""
+    from pipeline.training.attributes import AttributesConfig, train_attributes  # noqa: PLC0415
+
+    result = train_attributes(
+        AttributesConfig(**_given(options)),
+        faces=faces,
+        partial=partial,
+        quiet=as_json,
+        tensorboard=tensorboard,
+        notify=_notice,
+    )
+    _print(result.lines(), result.as_dict(), as_json)
+
+
+@train.command()
+@click.argument("faces", metavar="FACES")
+@click.argument("out", metavar="OUT")
+@click.option("--case", required=True, help="What identity sees of the attributes: none, ground-truth or predicted.")
+@click.option("--weights", metavar="FILE", help="VGG-16's convolutions to begin with; random by default.")
+@click.option("--min-images", type=int, help="Photographs that a person has at least.")
+@click.option("--identities", type=int, help="People at most, those with most photographs.")
+@click.option("--attributes", metavar="A,A,…", help="To learn; by default 21 that a person keeps.")
+@click.option("--size", type=int, help="Side of the square input in pixels.")
+@click.option("--width", type=float, help="Factor on the channels of VGG-16.")
+@click.option("--hidden", type=int, help="Width of each branch's first fully connected layer.")
+@click.option("--batch-norm", is_flag=True, help="Normalise after every convolution.")
+@click.option("--dropout", type=float, help="After the first fully connected layer of each branch.")
+@click.option("--flip", is_flag=True, help="Mirror training photographs at random.")
+@_training
+@_json
+@_user_errors
+def fusion(as_json: bool, attributes: str | None, tensorboard: bool, **options: Any) -> None:
+    """Learn identity and attributes jointly from photographs, after Izadi; one of the paper's three cases."""
+    from pipeline.training.fusion import FusionConfig, train_fusion  # noqa: PLC0415
+
+    config = FusionConfig(**_given({**options, "attributes": _names(attributes)}))
+    result = train_fusion(config, quiet=as_json, tensorboard=tensorboard, notify=_notice)
+    _print(result.lines(), result.as_dict(), as_json)
 
 
 @main.command()

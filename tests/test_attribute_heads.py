@@ -1,6 +1,7 @@
 """Attribute heads: batched branches against forty networks of their own, masked cross-entropy, probabilities."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.training.attribute_heads import AttributeHeads, binarise, probabilities
-from pipeline.training.attribute_loss import attribute_cross_entropy, balancing_weights
+from pipeline.training.attribute_loss import attribute_cross_entropy, balancing_weights, label_weights
 
 DIM = 6
 NARROW = (16, 8, 4)
@@ -33,8 +34,10 @@ def paper_branch(dim, widths=(1024, 512, 64), dropout=(0.2, 0.4)):
 
 def gradients_of_branches(branches):
     """Return the gradients of all branches as heads hold them."""
-    grads = [[layer.weight.grad for layer in branch if isinstance(layer, nn.Linear)] for branch in branches]
-    biases = [[layer.bias.grad for layer in branch if isinstance(layer, nn.Linear)] for branch in branches]
+    grads, biases = (
+        [[getattr(layer, kind).grad for layer in branch if isinstance(layer, nn.Linear)] for branch in branches]
+        for kind in ("weight", "bias")
+    )
     gathered = {"first.weight": torch.cat([of[0] for of in grads]), "first.bias": torch.cat([of[0] for of in biases])}
     for at, name in enumerate(("second", "third", "fourth"), start=1):
         gathered[f"{name}.weight"] = torch.stack([of[at].T for of in grads])
@@ -45,7 +48,8 @@ def gradients_of_branches(branches):
 @pytest.mark.parametrize(
     ("n", "widths", "mode", "dropout"),
     [
-        (40, (1024, 512, 64), "eval", (0.2, 0.4)),
+        (4, (1024, 512, 64), "eval", (0.2, 0.4)),
+        (40, NARROW, "eval", (0.2, 0.4)),
         (40, NARROW, "train", (0.0, 0.0)),
         (1, NARROW, "eval", (0.2, 0.4)),
     ],
@@ -78,6 +82,7 @@ def test_adam_steps_equal_those_of_sequentials():
     heads = AttributeHeads.from_branches(branches)
     inputs, labels = torch.randn(7, DIM, dtype=torch.float64), torch.randint(0, 2, (7, 3))
     theirs = [parameter for branch in branches for parameter in branch.parameters()]
+    module: Any
     for module, parameters in ((heads, list(heads.parameters())), (None, theirs)):
         optimiser = torch.optim.Adam(parameters, lr=1e-2)
         for _ in range(5):
@@ -90,7 +95,7 @@ def test_adam_steps_equal_those_of_sequentials():
 
 def test_conversion_both_ways():
     torch.manual_seed(0)
-    heads = AttributeHeads(DIM, 5, widths=NARROW, dropout=(0.1, 0.3)).double().eval()
+    heads: Any = AttributeHeads(DIM, 5, widths=NARROW, dropout=(0.1, 0.3)).double().eval()
     before = torch.get_rng_state()
     branches = heads.branches()
     again = AttributeHeads.from_branches(branches)
@@ -130,7 +135,7 @@ def test_start_is_that_of_linear():
     """Every branch's layer is uniform within ±1/√fan-in of its own, as ``nn.Linear`` starts."""
     torch.manual_seed(0)
     heads, branch = AttributeHeads(DIM, 40, widths=(64, 32, 16)), paper_branch(DIM, (64, 32, 16))
-    mine = [heads.first, heads.second, heads.third, heads.fourth]
+    mine: list[Any] = [heads.first, heads.second, heads.third, heads.fourth]
     for layer, reference in zip(mine, [layer for layer in branch if isinstance(layer, nn.Linear)], strict=True):
         bound = 1 / math.sqrt(reference.in_features)
         assert reference.weight.abs().max() <= bound
@@ -161,9 +166,8 @@ def test_dropout_acts_in_training_only():
 # --- cross-entropy --------------------------------------------------------------------------------
 
 
-def mean_loss(logits, labels, weights=None):
-    total, count = attribute_cross_entropy(logits, labels, weights)
-    return total / count
+def mean_loss(logits, labels, classes=None):
+    return attribute_cross_entropy(logits, labels, label_weights(labels, classes))
 
 
 @settings(max_examples=30, deadline=None)
@@ -172,12 +176,11 @@ def test_loss_is_the_mean_over_known_labels(seed, batch, n):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, n, 2, generator=generator, requires_grad=True)
     labels = torch.randint(-1, 2, (batch, n), generator=generator, dtype=torch.int8)
-    total, count = attribute_cross_entropy(logits, labels)
+    loss = mean_loss(logits, labels)
     known = [(row, column) for row in range(batch) for column in range(n) if labels[row, column] >= 0]
-    expected = -sum(logits[place].log_softmax(0)[labels[place].item()] for place in known)
-    assert count == len(known)
-    torch.testing.assert_close(total, torch.as_tensor(expected, dtype=torch.float32))
-    (slope,) = torch.autograd.grad(total, logits)
+    logarithms = [logits[place].log_softmax(0)[int(labels[place])].item() for place in known]
+    assert loss.item() == pytest.approx(-sum(logarithms) / max(1, len(known)), rel=1e-5)
+    (slope,) = torch.autograd.grad(loss, logits)
     assert torch.equal((slope != 0).any(2), labels >= 0)
 
 
@@ -185,29 +188,29 @@ def test_attribute_wholly_unknown_trains_the_others():
     heads = AttributeHeads(DIM, 3, widths=NARROW)
     labels = torch.tensor([[1, -1, 0], [0, -1, -1]], dtype=torch.int8)
     mean_loss(heads(torch.randn(2, DIM)), labels).backward()
-    slope = heads.fourth.weight.grad.flatten(1).abs().sum(1)
+    assert heads.fourth.bias.grad is not None
+    slope = heads.fourth.bias.grad.flatten(1).abs().sum(1)
     assert slope[1] == 0
     assert (slope[[0, 2]] > 0).all()
 
 
 def test_batch_wholly_unknown_has_no_gradient():
     heads = AttributeHeads(DIM, 3, widths=NARROW)
-    total, count = attribute_cross_entropy(heads(torch.randn(2, DIM)), torch.full((2, 3), -1, dtype=torch.int8))
-    assert (total.item(), count.item()) == (0, 0)
-    total.backward()
-    assert all((parameter.grad == 0).all() for parameter in heads.parameters())
+    loss = mean_loss(heads(torch.randn(2, DIM)), torch.full((2, 3), -1, dtype=torch.int8))
+    assert loss.item() == 0
+    loss.backward()
+    assert not any(parameter.grad.any() for parameter in heads.parameters() if parameter.grad is not None)
 
 
 def test_balancing_weights():
     labels = torch.tensor([[1, 0, -1], [0, 0, -1], [0, -1, -1], [0, 0, -1]], dtype=torch.int8)
-    weights = balancing_weights(labels)
-    torch.testing.assert_close(weights, torch.tensor([[4 / 6, 4 / 2], [3 / 6, 0], [0, 0]]))
+    classes = balancing_weights(labels)
+    torch.testing.assert_close(classes, torch.tensor([[4 / 6, 4 / 2], [1 / 2, 0], [0, 0]]))
     # Under them a constant answer costs the same whichever class it favours.
-    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).expand(4, 3, 2)[:, :1]
-    loss = mean_loss(logits, labels[:, :1], weights[:1])
-    torch.testing.assert_close(loss, mean_loss(logits.flip(2), labels[:, :1], weights[:1]))
-    expected = F.cross_entropy(logits[:, 0], labels[:, 0].long(), weight=weights[0])
-    torch.testing.assert_close(loss, expected)
+    logits = torch.tensor([[2.0, 0.0]]).expand(4, 1, 2)
+    loss = mean_loss(logits, labels[:, :1], classes[:1])
+    torch.testing.assert_close(loss, mean_loss(logits.flip(2), labels[:, :1], classes[:1]))
+    torch.testing.assert_close(loss, F.cross_entropy(logits[:, 0], labels[:, 0].long(), weight=classes[0]))
 
 
 # --- probabilities --------------------------------------------------------------------------------

@@ -36,13 +36,7 @@ class FaceInput(nn.Module):
     def __init__(self, card: BackboneCard, crop: tuple[float, float, float, float] | None = None) -> None:
         super().__init__()
         self.card = card
-        chosen = crop if crop is not None else card.crop if card.crop is not None else WHOLE_IMAGE
-        self.crop = tuple(float(edge) for edge in chosen)
-        if len(self.crop) != 4 or not all(0 <= edge <= 1 for edge in self.crop) or not _has_area(self.crop):
-            raise InputError(
-                f"crop {self.crop} is not within the image; give left, top, right and bottom as fractions of its width "
-                "and height, 0 to 1, left before right and top before bottom"
-            )
+        self.crop = _checked(crop if crop is not None else card.crop if card.crop is not None else WHOLE_IMAGE)
         channels = 1 if card.channels == "grey" else 3
         if len(card.mean) != channels or len(card.std) != channels:
             raise ValueError(f"{card.name}: mean and std must have {channels} values")
@@ -76,9 +70,15 @@ class FaceInput(nn.Module):
             return (rows @ pixels @ columns.T - self.mean) / self.std
 
 
-def _has_area(crop: tuple[float, ...]) -> bool:
-    left, top, right, bottom = crop
-    return left < right and top < bottom
+def _checked(crop: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    match crop:
+        case (left, top, right, bottom) if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+            return float(left), float(top), float(right), float(bottom)
+        case _:
+            raise InputError(
+                f"crop {crop} is not within the image; give left, top, right and bottom as fractions of its width and "
+                "height, 0 to 1, left before right and top before bottom"
+            )
 
 
 @functools.lru_cache(maxsize=64)

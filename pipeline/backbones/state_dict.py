@@ -204,7 +204,7 @@ def _tensors(file: Path, content: Mapping[Any, object]) -> dict[str, Tensor]:
                 f'weights "{file}" hold {shown(name)} in a form that is not plain numbers '
                 f"({value.dtype}, {value.layout}, {value.device}); convert it to a dense tensor of floats"
             )
-        tensors[name] = value
+        tensors[name] = value.detach()
     if not tensors:
         keys = ", ".join([shown(str(key)) for key in content][:5]) or "nothing"
         raise InputError(f'weights "{file}" hold no tensors where a state dict has them, but {keys}; {_REMEDY}')

@@ -1,0 +1,1 @@
+"""Look-alikes: comparing embeddings across the real and the artistic domain."""
