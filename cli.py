@@ -196,13 +196,13 @@ def _layers(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--workers", type=int, help="Local workers.")
 @_user_errors
 def demo(out: str, weights: str, workers: int | None) -> None:
-    """Draw cartoon faces and paintings into OUT (default: stylize-demo), and build a small data set of them."""
+    """Draw cartoon faces and paintings into OUT (default: stylize-demo), build a data set of them, train on it."""
     from pipeline.config import ExecutionConfig  # noqa: PLC0415
     from pipeline.demo.demo import run_demo  # noqa: PLC0415
     from pipeline.inspection import status_lines  # noqa: PLC0415
 
     result = run_demo(out, weights=weights, execution=ExecutionConfig(workers=workers), notify=_notice)
-    for line in (*status_lines(result.summary.status), *result.report.lines()):
+    for line in (*status_lines(result.summary.status), *result.report.lines(), *result.identity.lines()):
         click.echo(line)
     click.echo(f"contact sheet: {result.sheet}")
 
@@ -273,6 +273,16 @@ def bench(as_json: bool, **options: Any) -> None:
 _BENCH = ("weights", "faces", "paintings", "pairs", "textbook_pairs", "batch_size", "seed", "utilisation")
 
 
+@main.command()
+@_json
+@_user_errors
+def backbones(as_json: bool) -> None:
+    """List the face recognition networks that can be trained on: input, embedding, where weights come from, licence."""
+    from pipeline.backbones.card_table import card_dicts, card_lines  # noqa: PLC0415
+
+    _print(card_lines(), {"backbones": card_dicts()}, as_json)
+
+
 @main.group()
 def train() -> None:
     """Train on a built data set: identity across the two domains, attributes, or both jointly."""
@@ -302,6 +312,15 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _print_once(result: Any, as_json: bool) -> None:
+    """Print what a training has come to; under torchrun in the first process alone."""
+    from pipeline.training import ranks  # noqa: PLC0415
+
+    if ranks.rank() == 0:
+        _print(result.lines(), result.as_dict(), as_json)
+    ranks.finish()
+
+
 @train.command()
 @click.argument("run", metavar="RUN")
 @click.argument("out", metavar="OUT")
@@ -326,7 +345,7 @@ def identity(as_json: bool, faces: str | None, partial: bool, tensorboard: bool,
         tensorboard=tensorboard,
         notify=_notice,
     )
-    _print(result.lines(), result.as_dict(), as_json)
+    _print_once(result, as_json)
 
 
 @train.command()
@@ -350,7 +369,7 @@ def attributes(as_json: bool, faces: str | None, partial: bool, tensorboard: boo
         tensorboard=tensorboard,
         notify=_notice,
     )
-    _print(result.lines(), result.as_dict(), as_json)
+    _print_once(result, as_json)
 
 
 @train.command()
@@ -376,7 +395,7 @@ def fusion(as_json: bool, attributes: str | None, tensorboard: bool, **options: 
 
     config = FusionConfig(**_given({**options, "attributes": _names(attributes)}))
     result = train_fusion(config, quiet=as_json, tensorboard=tensorboard, notify=_notice)
-    _print(result.lines(), result.as_dict(), as_json)
+    _print_once(result, as_json)
 
 
 @main.command()

@@ -104,7 +104,7 @@ class IdentityTrainer:
         return self._epoch[1][self._bounds[index] : self._bounds[index + 1]]
 
     def step(self, epoch: int, index: int) -> Mapping[str, float]:
-        """Make one step of Adam; the loss is `max_violation_hinge`, per pair; "collapsed" is 1 at its collapse value."""
+        """Make one step of Adam. "loss" is `max_violation_hinge`, per pair; "collapsed" is 1 at its collapse value."""
         pairs = self.batch(epoch, index)
         real, art = self._own(pairs)
         embedded_real = self.projections.real(self._features.batch("real", real))
