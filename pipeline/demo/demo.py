@@ -18,7 +18,7 @@ from stylize.settings import TransferSettings
 IDENTITIES, IMAGES_PER_IDENTITY, PAINTINGS = 16, 4, 12
 EVALUATIONS = 20
 # Of the drawn faces with random weights, after 20 evaluations: a few of the 64 need a second painting.
-THRESHOLD = 130.0
+THRESHOLD = 80.0
 
 BACKBONE = "mobilefacenet"
 EPOCHS = 20
