@@ -129,7 +129,8 @@ def preview(
         RunError: the sheet cannot be written.
     """
     from pipeline.contact_sheet import contact_sheet  # noqa: PLC0415  # as above
-    from pipeline.triples import open_inputs, sample_triples  # noqa: PLC0415
+    from pipeline.run_inputs import open_inputs  # noqa: PLC0415
+    from pipeline.triples import sample_triples  # noqa: PLC0415
 
     run = RunDirectory.open(out)
     triples = sample_triples(run, open_inputs(run, faces, paintings, paintings_csv), count, seed)

@@ -6,8 +6,9 @@ import os
 from manifests import schema
 from manifests.errors import InputError
 from manifests.run import RunDirectory
+from pipeline.run_inputs import open_inputs
 from pipeline.transfer_settings import from_config
-from pipeline.triples import NothingAccepted, open_inputs, sample_triples
+from pipeline.triples import NothingAccepted, sample_triples
 from stylize.transfer import StyleTransfer
 from stylize.weights import load_weights
 

@@ -1,6 +1,5 @@
 """Finished proxies beside the photograph and the painting they were made from."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ import pyarrow.compute as pc
 
 from manifests import schema
 from manifests.errors import InputError
-from manifests.faces import FaceCatalogue, read_faces
 from manifests.image_source import ImageSource
-from manifests.paintings import PaintingCatalogue, read_paintings
 from manifests.run import RunDirectory
+from pipeline.run_inputs import Inputs
 from stylize.decode import decode_image
 from stylize.errors import ImageError
 from stylize.fit import cover
@@ -40,42 +38,6 @@ class Triple:
 
 class NothingAccepted(InputError):  # noqa: N818  # a run may well be right and have no proxy
     """The run has no accepted proxy (yet)."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The catalogues that a run was made from."""
-
-    faces: FaceCatalogue
-    paintings: PaintingCatalogue
-
-
-def open_inputs(
-    run: RunDirectory,
-    faces: str | os.PathLike[str] | None,
-    paintings: str | os.PathLike[str] | None,
-    paintings_csv: str | os.PathLike[str] | None = None,
-) -> Inputs:
-    """Open the inputs of a run where run.json says they were, or where the caller says they are now.
-
-    Raises:
-        InputError: they are not there, or have changed since the run was made.
-    """
-    recorded: Mapping[str, str] = run.content.get("paths", {})
-    places: dict[str, str | os.PathLike[str]] = {}
-    for name, given in (("faces", faces), ("paintings", paintings)):
-        place = given or recorded.get(name)
-        if place is None or not os.path.exists(place):
-            raise InputError(f"the {name} of this run are not at {place}; say where they are with --{name}")
-        places[name] = place
-    csv = paintings_csv or recorded.get("paintings_csv")
-    if csv is not None and not os.path.exists(csv):
-        raise InputError(f'the CSV of the paintings is not at "{csv}"; say where it is with --paintings-csv')
-    inputs = Inputs(read_faces(places["faces"]), read_paintings(places["paintings"], csv=csv))
-    for name, digest in (("faces", inputs.faces.digest), ("paintings", inputs.paintings.digest)):
-        if digest != run.content["inputs"][name]["digest"]:
-            raise InputError(f'the {name} at "{places[name]}" are not those that the run was made from')
-    return inputs
 
 
 def sample_triples(run: RunDirectory, inputs: Inputs, count: int, seed: int = 0) -> list[Triple]:

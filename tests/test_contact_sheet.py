@@ -10,7 +10,8 @@ from pipeline import build as build_module
 from pipeline import shard_task
 from pipeline.contact_sheet import contact_sheet
 from pipeline.network import NetworkReference
-from pipeline.triples import Triple, open_inputs, sample_triples
+from pipeline.run_inputs import open_inputs
+from pipeline.triples import Triple, sample_triples
 from tests.command_line import succeed
 from tests.real_run import local_cluster, rows_of
 from tests.small_inputs import write_faces, write_paintings

@@ -19,10 +19,10 @@ from manifests import schema
 from manifests.attributes import ATTRIBUTES
 from manifests.catalogue_digest import catalogue_digest
 from manifests.errors import InputError
-from manifests.faces import read_faces
 from manifests.image_source import ImageSource
 from manifests.run import RunDirectory
 from manifests.schema import ACCEPTED, MANIFEST_SCHEMA
+from pipeline.run_inputs import open_faces
 from stylize.decode import decode_image
 from stylize.errors import ImageError
 from stylize.fit import cover
@@ -214,16 +214,11 @@ class _Photographs:
         sources: list[str],
         size: tuple[int, int],
     ) -> None:
-        place = faces or run.content.get("paths", {}).get("faces")
-        if place is None or not os.path.exists(place):
-            raise InputError(f"the faces of this run are not at {place}; say where they are with --faces")
-        catalogue = read_faces(place)
-        if catalogue.digest != run.content["inputs"]["faces"]["digest"]:
-            raise InputError(f'the faces at "{place}" are not those that the run was made from')
+        catalogue = open_faces(run, faces)
         ids, locators = (catalogue.table[name].to_pylist() for name in (schema.IMAGE_ID, "locator"))
         located = dict(zip(ids, locators, strict=True))
         if missing := [source for source in sources if source not in located]:
-            raise InputError(f'the faces at "{place}" lack {missing[0]} (and {len(missing) - 1} others) of the run')
+            raise InputError(f'the faces of "{run.url}" lack {missing[0]} (and {len(missing) - 1} others) of the run')
         self._source: ImageSource = catalogue.source
         self._locators = [located[source] for source in sources]
         self._size = size
