@@ -1,10 +1,12 @@
 """What all tests share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.real_run import draw_inputs, quick_network
 
@@ -13,6 +15,9 @@ def pytest_configure() -> None:
     # A background job of a shell without job control begins with Ctrl-C ignored, and so would its children: the tests
     # that press it would wait for nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tiny networks gain nothing by threads, and several processes of tests, each with all cores, would thrash.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
