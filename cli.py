@@ -301,7 +301,7 @@ _training = _options(
     click.option("--lr", type=float, help="Learning rate at first."),
     click.option("--seed", type=int, help="Of everything drawn."),
     click.option("--crop", type=_crop, metavar="L,T,R,B", help="What the network sees of a face, as fractions."),
-    click.option("--precision", help="fp32, or bf16 by autocast."),
+    click.option("--precision", help="Of what is computed while training: fp32, or bf16 by autocast."),
     click.option("--device", help="As PyTorch names it; by default CUDA if there is any."),
     click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard, too (extra tensorboard)."),
 )
@@ -379,6 +379,7 @@ def attributes(as_json: bool, faces: str | None, partial: bool, tensorboard: boo
 @click.option("--weights", metavar="FILE", help="VGG-16's convolutions to begin with; random by default.")
 @click.option("--min-images", type=int, help="Photographs that a person has at least.")
 @click.option("--identities", type=int, help="People at most, those with most photographs.")
+@click.option("--test-share", type=float, help="Of each person's photographs.")
 @click.option("--attributes", metavar="A,A,…", help="To learn; by default 21 that a person keeps.")
 @click.option("--size", type=int, help="Side of the square input in pixels.")
 @click.option("--width", type=float, help="Factor on the channels of VGG-16.")

@@ -75,14 +75,16 @@ class RunDirectory:
         if RUN_FILE in entries:
             return cls(fs, root, url, _read_run_file(fs, root, url))
         if not entries and fs.isfile(root):
-            raise InputError(f"{url} is a file, not a folder; choose an empty or new folder")
+            raise InputError(
+                f"{url} is a file, not a folder; choose an empty or new folder to build, or the folder of a run to read"
+            )
         # A creator that has just started, or died before its run.json was whole, has left the journal alone.
         in_flight = all(TEMPORARY_NAME.fullmatch(name) for name in _list(fs, f"{root}/{JOURNAL_FOLDER}"))
         if entries and not (entries == [JOURNAL_FOLDER] and in_flight):
             first = ", ".join(entries[:3])
             raise InputError(
                 f"{url} holds something else (first entries: {first}) and has no run.json; "
-                "choose an empty or new folder"
+                "choose an empty or new folder to build, or the folder of a run to read"
             )
         return None
 

@@ -253,7 +253,7 @@ def test_weights_of_something_else(celeba, tmp_path):
         ({"test_share": math.nan}, "share of test photographs must lie between 0 and 1"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"width": 0.0}, "width must be above 0"),
-        ({"lr": math.inf}, "learning rate must be above 0 and finite"),
+        ({"lr": math.inf}, "learning rate must be above 0 and at most 1"),
         ({"crop": (0.5, 0, 0.5, 1)}, "crop must be left, top, right, bottom as fractions"),
         ({"crop": (0, 0, 2, 1)}, "crop must be left, top, right, bottom as fractions"),
         ({"attributes": ()}, "name at least one attribute"),

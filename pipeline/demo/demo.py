@@ -21,8 +21,8 @@ EVALUATIONS = 20
 THRESHOLD = 80.0
 
 BACKBONE = "mobilefacenet"
-EPOCHS = 20
-LEARNING_RATE = 1e-3  # a hundred times the paper's: twenty epochs of two steps have to show something
+EPOCHS, BATCH_SIZE = 20, 16
+LEARNING_RATE = 1e-3  # a hundred times the paper's: twenty epochs of three steps have to show something
 
 FACES_FOLDER, PAINTINGS_FOLDER, DATASET_FOLDER, SHEET_FILE = "celeba", "wikiart", "dataset", "contact-sheet.png"
 IDENTITY_FOLDER = "identity"
@@ -100,6 +100,7 @@ def run_demo(
         backbone=BACKBONE,
         weights="random",
         lr=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
         epochs=EPOCHS,
     )
     identity = train_identity(config, quiet=True, notify=notify)

@@ -109,9 +109,10 @@ class FusionConfig:
             raise InputError(f"the share of test photographs must lie between 0 and 1, not {self.test_share}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), not {self.dropout}")
-        for name, number in (("width", self.width), ("learning rate", self.lr)):
-            if not 0 < number < math.inf:
-                raise InputError(f"the {name} must be above 0 and finite, not {number}")
+        if not 0 < self.width < math.inf:
+            raise InputError(f"the width must be above 0 and finite, not {self.width}")
+        if not 0 < self.lr <= 1:
+            raise InputError(f"the learning rate must be above 0 and at most 1, not {self.lr}")
         if self.crop is not None:
             left, top, right, bottom = self.crop
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -220,7 +221,12 @@ def train_fusion(
         attributes=wanted,
         attribute_accuracy=None if test.predicted is None else _attribute_accuracy(test.predicted, faces),
     )
-    run.write_json(RESULTS_FILE, result.as_dict())
+
+    def finish() -> None:
+        run.write_json(RESULTS_FILE, result.as_dict())
+        run.tidy()
+
+    ranks.on_first_rank(finish)
     return result
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manifests.errors import InputError
+from pipeline.training.attribute_loss import attribute_cross_entropy
 
 Case = Literal["none", "ground-truth", "predicted"]
 """What of the attributes the identity branch sees: nothing, the labels, or the attribute branch's soft-max."""
@@ -78,7 +79,7 @@ class FusionNetwork(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", 255 * torch.tensor(_DEVIATION).view(3, 1, 1), persistent=False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
             self.features = _trunk(blocks, batch_norm)
             self.identities = _branch(self.flat + fused, hidden, people, dropout)
             self.attributes = None if case == "none" else _branch(self.flat, hidden, 2 * attributes, dropout)
@@ -182,8 +183,7 @@ def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: [B, T, 2].
         labels: int8 [B, T]: 1 yes, 0 no, -1 unknown.
     """
-    losses = F.cross_entropy(logits.float().flatten(0, 1), labels.clamp_min(0).long().flatten(), reduction="none")
-    return losses[labels.flatten() >= 0].sum()
+    return attribute_cross_entropy(logits, labels, (labels >= 0).float())
 
 
 def identity_loss(logits: Tensor, people: Tensor) -> Tensor:

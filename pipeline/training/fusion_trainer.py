@@ -15,6 +15,7 @@ from pipeline.training import ranks
 from pipeline.training.fusion_data import FusionFaces
 from pipeline.training.fusion_network import FusionNetwork, attribute_loss, identity_loss
 from pipeline.training.two_step_adamax import TwoStepAdamax
+from stylize.precision import convolution_precision
 
 Precision = Literal["fp32", "bf16"]
 
@@ -140,7 +141,7 @@ class FusionTrainer:
                 logits = network.identity_logits(network.pooled(images), labels)
             return identity_loss(logits, people) * per_image
 
-        with self._dropout(epoch, index):
+        with self._dropout(epoch, index), convolution_precision("fp32"):
             first, second = self._optimiser.step(
                 attributes if network.attributes is not None and known else None,
                 identities,
@@ -169,6 +170,10 @@ class FusionTrainer:
             rows: int64 indices, at least one.
             batch_size: images at a time.
         """
+        with convolution_precision("fp32"):
+            return self._scores(rows, batch_size)
+
+    def _scores(self, rows: Tensor, batch_size: int) -> Scores:
         network, right, log_likelihood, predicted = self._network.eval(), [], 0.0, []
         for part in torch.split(rows, batch_size):
             people = self._faces.classes[part]
