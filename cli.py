@@ -302,7 +302,7 @@ _training = _options(
     click.option("--seed", type=int, help="Of everything drawn."),
     click.option("--crop", type=_crop, metavar="L,T,R,B", help="What the network sees of a face, as fractions."),
     click.option("--precision", help="Of what is computed while training: fp32, or bf16 by autocast."),
-    click.option("--device", help="As PyTorch names it; by default CUDA if there is any."),
+    click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any."),
     click.option("--tensorboard", is_flag=True, help="Write metrics for TensorBoard, too (extra tensorboard)."),
 )
 

@@ -40,11 +40,11 @@ def choose_batch_size(transfer: StyleTransfer, height: int, width: int) -> int:
     else:
         # Workers beside this one have their threads, and take their memory, at the same time.
         share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
-        free, most = int(_free_memory() * share), _MOST_CPU
+        free, most = int(free_memory() * share), _MOST_CPU
     return max(1, min(most, int(_SHARE * free // one)))
 
 
-def _free_memory() -> float:
+def free_memory() -> float:
     """Memory in bytes that is free now, within the container's limit; of a machine that does not say, 4 GiB."""
     return min(_free_physical_memory(), _container_limit())
 

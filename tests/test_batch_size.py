@@ -33,7 +33,7 @@ def chosen(device: str, free: int, height: int, width: int, *, precision: str = 
         patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, 1 << 60))
         patch.setattr(torch.cuda, "memory_reserved", lambda device=None: 0)
         patch.setattr(torch.cuda, "memory_allocated", lambda device=None: 0)
-        patch.setattr(batch_size, "_free_memory", lambda: free)
+        patch.setattr(batch_size, "free_memory", lambda: free)
         patch.setattr(torch, "get_num_threads", os.cpu_count)
         return choose_batch_size(asking(device, precision, history), height, width)
 

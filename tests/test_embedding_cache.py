@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from manifests.errors import InputError, RunError
-from pipeline.training.embedding_cache import compute_embeddings, embeddings
+from pipeline.backbones.embedder import FaceEmbedder
+from pipeline.training import ranks
+from pipeline.training.embedding_cache import DOMAINS, compute_embeddings, embeddings, embeddings_of_all_ranks
 from pipeline.training.run_faces import RunFaces
 from tests.labelled_run import write_labelled_run
 from tests.tiny_embedder import CARD, TinyNetwork, tiny_embedder
@@ -142,6 +144,73 @@ def test_what_cannot_be_embedded_is_named(faces, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RunError, match="embeddings cannot be written to"):
         embeddings(faces, "art", tiny_embedder(), tmp_path / "file", quiet=True)
+
+
+class Scarce(TinyNetwork):
+    """Fails for more pictures at a time than memory is enough for."""
+
+    def __init__(self, most, error):
+        super().__init__()
+        self.most, self.error, self.sizes = most, error, []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return super().forward(images)
+
+
+def scarce(most, error):
+    network = Scarce(most, error)
+    network.load_state_dict(tiny_embedder().network.state_dict())
+    return FaceEmbedder(CARD, network).eval()
+
+
+ON_CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+ON_CPU = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12")
+
+
+@pytest.mark.parametrize("error", [ON_CUDA, ON_CPU])
+def test_batches_are_halved_as_long_as_memory_is_short(faces, error):
+    embedder = scarce(2, error)
+    found = compute_embeddings(faces, "art", embedder, range(len(faces)), batch_size=8, quiet=True)
+    torch.testing.assert_close(found, expected(faces, "art", tiny_embedder()))
+    assert embedder.network.sizes == [
+        8,
+        4,
+        2,
+        2,
+        2,
+        2,
+        1,
+    ]  # nine faces in batches of 8 and 1; tried once, not each time
+    with pytest.raises(RunError, match="not enough memory on cpu for tiny to embed a single picture"):
+        compute_embeddings(faces, "art", scarce(0, error), range(5), quiet=True)
+
+
+def test_other_failures_are_not_taken_for_a_lack_of_memory(faces):
+    embedder = scarce(1, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        compute_embeddings(faces, "art", embedder, range(5), quiet=True)
+    assert embedder.network.sizes == [5]
+
+
+def test_the_first_process_computes_for_all(faces, tmp_path, monkeypatch):
+    """As the second of two processes: the work of the first is done before it looks into the cache."""
+    there = tiny_embedder()
+    order = []
+
+    def on_first_rank(work):
+        order.append("first")
+        embeddings(faces, DOMAINS[len(order) - 1], there, tmp_path, quiet=True)
+
+    expected_of = embeddings_of_all_ranks(faces, tiny_embedder(), tmp_path / "alone", quiet=True)
+    monkeypatch.setattr(ranks, "on_first_rank", on_first_rank)
+    here = tiny_embedder()
+    found = embeddings_of_all_ranks(faces, here, tmp_path, quiet=True)
+    assert (pictures(here), pictures(there)) == (0, 2 * len(faces))
+    assert list(found) == list(DOMAINS)
+    assert all(torch.equal(found[domain], expected_of[domain]) for domain in DOMAINS)
 
 
 def test_unreadable_pictures_stop_it(faces, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The faces of a run: right labels, right pictures, and refusals that say what is wrong."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
 from manifests.faces import read_faces
 from manifests.run import RunDirectory
-from pipeline.training import run_faces
+from pipeline.training import ranks, run_faces
 from pipeline.training.run_faces import RunFaces
 from stylize.fit import cover
 from tests.labelled_run import HEIGHT, WIDTH, people, photograph, proxy, write_labelled_run
@@ -72,6 +73,71 @@ def test_pictures_are_those_of_the_indices(place, monkeypatch, cached_bytes):
             assert torch.equal(faces.proxies(indices), pictures(proxy, indices))
             assert torch.equal(faces.photographs(indices), pictures(photograph, indices))
     assert len(faces._proxies._groups) == (1 if cached_bytes == 0 else 8)
+
+
+def test_a_row_group_is_read_once_for_a_batch_and_kept(place, monkeypatch):
+    """Nineteen faces: two shards of training with three and one row groups of three, one of each other split."""
+    read = []
+    real = run_faces._images
+
+    def images(parquet, group):
+        read.append(group)
+        return real(parquet, group)
+
+    monkeypatch.setattr(run_faces, "_images", images)
+    mixed = np.random.default_rng(0).permutation(len(FACES))
+    faces = RunFaces.open(place / "run")
+    assert torch.equal(faces.proxies(mixed), pictures(proxy, mixed))
+    assert len(read) == 8
+    faces.proxies(mixed[::-1])
+    assert len(read) == 8
+    monkeypatch.setattr(run_faces, "_CACHED_BYTES", 0)
+    faces = RunFaces.open(place / "run")
+    read.clear()
+    assert torch.equal(faces.proxies([*mixed, *mixed]), pictures(proxy, [*mixed, *mixed]))
+    assert len(read) == 8
+
+
+def test_what_was_used_last_stays(place, monkeypatch):
+    faces = RunFaces.open(place / "run")
+    for index in (0, 3, 0):  # row groups 0, 1, 0 of one file
+        faces.proxies([index])
+    held = faces._proxies
+    assert held._held == sum(images.nbytes for images in held._groups.values())
+    held._room = held._held
+    faces.proxies([6])
+    assert [group for _, group in held._groups] == [0, 2]
+    assert held._held == sum(images.nbytes for images in held._groups.values())
+
+
+def test_memory_for_proxies_is_a_share_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(run_faces, "free_memory", lambda: 1 << 30)
+    assert run_faces._cache_bytes() == 1 << 28
+    monkeypatch.setattr(ranks, "world_size", lambda: 4)
+    assert run_faces._cache_bytes() == 1 << 26
+    monkeypatch.setattr(run_faces, "free_memory", lambda: 1 << 40)
+    assert run_faces._cache_bytes() == 4 << 30
+
+
+def test_threads_share_the_proxies(place, monkeypatch):
+    monkeypatch.setattr(run_faces, "_CACHED_BYTES", 2000)  # so that row groups come and go
+    faces = RunFaces.open(place / "run")
+    orders = [np.random.default_rng(seed).permutation(len(FACES)) for seed in range(24)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(faces.proxies, orders))
+    assert all(torch.equal(one, pictures(proxy, order)) for one, order in zip(found, orders, strict=True))
+    held = faces._proxies
+    assert held._held == sum(images.nbytes for images in held._groups.values())
+
+
+def test_folders_inside_the_run_are_refused(place, tmp_path):
+    faces = RunFaces.open(place / "run")
+    (tmp_path / "link").symlink_to(place / "run")
+    for inside in (place / "run", place / "run/training/one", tmp_path / "link/training", f"file://{place}/run/x"):
+        with pytest.raises(InputError, match="lies inside the run"):
+            faces.refuse_folder_inside(inside)
+    for outside in (place, place / "run2", place / "run/../training", "memory://run/training"):
+        faces.refuse_folder_inside(outside)
 
 
 def test_faces_without_a_proxy_are_left_out(tmp_path):

@@ -1,9 +1,11 @@
 """Training of attribute heads: batches, steps against plain networks, resuming, results beside the majority class."""
 
+import dataclasses
 import functools
 import json
 import math
 import signal
+import sys
 from typing import Any
 
 import numpy as np
@@ -404,13 +406,17 @@ def test_runs_without_a_split(embedder, tmp_path):
     assert list(result.cells) == ["valid"]
     assert "test" not in result.markdown().split("| split |")[1]
     blind = write_labelled_run(tmp_path / "blind", {"train": [2, 2], "test": [2, 2]})
-    with pytest.raises(InputError, match="no accepted proxy in split valid; it has train, test"):
+    with pytest.raises(
+        InputError, match=r"no accepted proxy in split valid, .* \(it has train, test\); build it with split valid"
+    ):
         train_attributes(settings(blind, tmp_path / "other"), quiet=True)
 
 
 def test_diverged_training_stops(built, embedder, tmp_path):
+    config = settings(built, tmp_path / "out")
+    object.__setattr__(config, "lr", 1e38)  # a learning rate that nobody can ask for
     with pytest.raises(RunError, match=r"is (nan|inf) in epoch|are not finite in epoch"):
-        train_attributes(settings(built, tmp_path / "out", lr=1e38), quiet=True)
+        train_attributes(config, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -424,13 +430,45 @@ def test_diverged_training_stops(built, embedder, tmp_path):
         ({"patience": 0}, "patience must be at least 1"),
         ({"lr": 0.0}, "lr must be a number above 0"),
         ({"lr": math.nan}, "lr must be a number above 0"),
+        ({"lr": 1.5}, "lr must be a number above 0 and at most 1, not 1.5"),
         ({"seed": -1}, r"seed must lie in \[0, 2\^63\), not -1"),
-        ({"device": "gpu"}, 'device "gpu"'),
+        ({"device": "mps"}, 'device "mps" is none'),
     ],
 )
 def test_impossible_settings(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         settings("run", "out", **changes)
+
+
+def test_people_in_several_splits_are_told_of(built, embedder, tmp_path, relabelled):
+    def change(faces):
+        faces.identities[faces.indices("test")[:4]] = faces.identities[faces.indices("train")[[0, 0, 3, 3]]]
+
+    relabelled(change)
+    said: list[str] = []
+    result = train_attributes(settings(built, tmp_path / "out", epochs=1), quiet=True, notify=said.append)
+    assert result.people_in_several_splits == {"train, test": 2}
+    assert json.loads((tmp_path / "out/results.json").read_text())["people_in_several_splits"] == {"train, test": 2}
+    assert any("accuracy on test is then partly of people that were trained on" in sentence for sentence in said)
+    assert result.remarks()[-1].startswith("Known people in more than one split: 2 (train, test: 2)")
+
+
+def test_refused_before_any_work(built, embedder, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="lies inside the run"):
+        train_attributes(settings(built, built / "training"), quiet=True)
+    assert not (built / "training").exists()
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(InputError, match="TensorBoard is not installed"):
+        train_attributes(settings(built, tmp_path / "out"), quiet=True, tensorboard=True)
+    assert embedder.network.embedded == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_the_weights_were_is_recorded_in_full(built, embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = dataclasses.replace(settings(built, tmp_path / "out", epochs=1), weights="~/w.pt")
+    train_attributes(config, quiet=True)
+    assert load_attribute_heads(tmp_path / "out").weights == str(tmp_path / "w.pt")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -457,7 +495,7 @@ def test_loading_what_is_no_attribute_model(built, embedder, tmp_path):
     assert load_attribute_heads(place("copy")).train_on == "joint"
     with pytest.raises(InputError, match="train it for an epoch"):
         load_attribute_heads(place("fresh", weights=False))
-    with pytest.raises(InputError, match="not a model of attributes"):
+    with pytest.raises(InputError, match="not an attributes model"):
         load_attribute_heads(place("identity", kind="identity"))
     with pytest.raises(RunError, match=r"does not fit model\.json"):
         load_attribute_heads(place("narrow", dim=512))

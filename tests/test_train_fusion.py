@@ -267,10 +267,10 @@ def test_settings_out_of_range(setting, message, tmp_path):
 
 
 def test_devices(celeba, tmp_path):
-    with pytest.raises(InputError, match='device "abacus" is none that PyTorch knows'):
+    with pytest.raises(InputError, match='device "abacus" is none that training runs on'):
         train(celeba, tmp_path / "out", device="abacus")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match='device "cuda" is not here'):
+        with pytest.raises(InputError, match='device "cuda" is asked for'):
             train(celeba, tmp_path / "out", device="cuda")
 
 

@@ -38,6 +38,7 @@ from tests.tiny_embedder import CARD, TinyNetwork, tiny_embedder
 ROOT = Path(__file__).parent.parent
 COUNTS = {"train": [4] * 8 + [1], "valid": [3] * 5, "test": [3, 3, 3, 1]}
 PAIRS = 32
+WAIT = 300  # seconds for processes that take ten
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +161,11 @@ def test_the_bare_recall_is_that_of_the_embeddings(faces):
 
 def test_the_learning_rate_falls_on_a_plateau_of_recall(faces, monkeypatch):
     trainer = trainer_of(faces, cached(faces, tiny_embedder()), plateau=2)
-    scores = iter([0.2, 0.3, 0.3, 0.2, 0.3, 0.4, 0.1, 0.1])
+    scores = iter([0.2, 0.3, 0.3, 0.2, 0.3, 0.4, 0.1, 0.4, 0.1])
     monkeypatch.setattr(trainer, "recall", lambda split: Recall({1: next(scores), 5: 0.5, 10: 0.5}, 1, 0))
-    rates = [trainer.validate(epoch)["lr"] for epoch in range(1, 9)]
-    assert rates == pytest.approx([1e-2] * 5 + [1e-3] * 3)
+    rates = [trainer.validate(epoch)["lr"] for epoch in range(1, 10)]
+    # The lr of an epoch is the one it was trained with: the second without a better one is the 4th, then the 8th.
+    assert rates == pytest.approx([1e-2] * 4 + [1e-3] * 4 + [1e-4])
 
 
 def test_collapse_is_warned_of(faces):
@@ -346,9 +348,21 @@ def test_the_other_forms_train_too(place, faces, tmp_path, form):
     assert found == pytest.approx(result.after["valid"].at)
 
 
-def test_a_diverged_loss_stops_and_says_where(place, tmp_path):
-    with pytest.raises(RunError, match=r"not finite|the loss is nan"):
-        train(place, tmp_path / "OUT", finetune=True, lr=1e30)
+@pytest.mark.parametrize(
+    "case",
+    [
+        (1e30, 8, "the loss is nan in epoch 1, step 2 of 4"),
+        (1e20, 8, "the loss is nan in epoch 1, step 2 of 4"),
+        (1e20, PAIRS, "validation after epoch 1 failed"),  # its one step left finite weights and endless embeddings
+    ],
+)
+def test_a_diverged_training_stops_and_says_where(place, tmp_path, monkeypatch, case):
+    lr, batch_size, where = case
+    monkeypatch.setattr(IdentityConfig, "learning_rate", lr)  # far more than may be set, so that it does diverge
+    with pytest.raises(RunError) as caught:
+        train(place, tmp_path / "OUT", finetune=True, batch_size=batch_size)
+    for part in (where, str(tmp_path / "OUT/state.pt"), "before the first step", "lower learning rate"):
+        assert part in str(caught.value)
     assert (tmp_path / "OUT/state.pt").exists()
     assert not (tmp_path / "OUT/results.json").exists()
 
@@ -541,7 +555,13 @@ def test_two_processes_train_what_one_does(place, tmp_path):
         )
         for rank in range(2)
     ]
-    assert [process.wait() for process in processes] == [0, 0]
+    try:
+        codes = [process.wait(timeout=WAIT) for process in processes]
+    finally:  # where one has died, the other may wait for it
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert codes == [0, 0]
     for finetune in (False, True):
         train(place, tmp_path / "alone", finetune=finetune)
         alone, together = (load_file(tmp_path / name / "best.safetensors") for name in ("alone", str(finetune)))

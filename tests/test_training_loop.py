@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +21,7 @@ from safetensors.torch import load_file
 
 from manifests.errors import InputError, RunError
 from pipeline.errors import Interrupted
-from pipeline.training import loop, tensorboard_log
+from pipeline.training import loop, ranks, tensorboard_log
 from pipeline.training.best_checkpoint import read_best
 from pipeline.training.curves import families
 from pipeline.training.metric_log import best_epoch
@@ -28,6 +30,7 @@ from tests.toy_trainer import CONFIG, DATA, STEPS, ToyTrainer, equal, kill_at, s
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 3
+WAIT = 300  # seconds for processes that take ten
 
 
 @pytest.fixture(autouse=True)
@@ -359,6 +362,71 @@ def test_out_of_memory_says_where(tmp_path):
         train(tmp_path / "run", ToyTrainer(on_step=on_step))
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "parts"),
+    [
+        (ValueError("cannot be ranked"), RunError, ["validation after epoch 2 failed", "cannot be ranked"]),
+        (RunError("a picture is gone"), RunError, ["validation after epoch 2 failed", "a picture is gone"]),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            RunError,
+            ["out of memory in the validation after epoch 2; give it smaller batches", "2 GiB"],
+        ),
+        (InputError("give another folder"), InputError, ["give another folder"]),
+    ],
+)
+def test_a_validation_that_fails_says_where_and_keeps_the_state(tmp_path, uninterrupted, error, kind, parts):
+    out = tmp_path / "run"
+
+    def on_validate(epoch):
+        if epoch == 2:
+            raise error
+
+    with pytest.raises(kind) as caught:
+        train(out, ToyTrainer(on_validate=on_validate))
+    assert all(part in str(caught.value) for part in parts)
+    if "failed" in parts[0]:
+        assert f'"{out / "state.pt"}" keeps the last good state, after epoch 1' in str(caught.value)
+    trainer = ToyTrainer(seed=5)
+    train(out, trainer)
+    assert equal(snapshot(out, trainer), uninterrupted[2])
+
+
+def test_nothing_is_validated_with_weights_that_are_not_finite(tmp_path):
+    def on_step(epoch, index):
+        if index == STEPS - 1:
+            next(trainer.network.parameters()).data[0, 0] = math.nan
+
+    def on_validate(epoch):
+        raise ValueError("misleading")
+
+    trainer = ToyTrainer(on_step=on_step, on_validate=on_validate)
+    with pytest.raises(RunError, match=r'weights "0.weight" are not finite in epoch 1.*before the first step'):
+        train(tmp_path / "run", trainer)
+
+
+def test_processes_on_the_cpu_need_no_gpu_each(monkeypatch):
+    joined: list[Any] = []
+    for variable, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", joined.append)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, timeout: joined.append((backend, timeout))
+    )
+    for device in (None, "cuda"):
+        with pytest.raises(InputError, match="more than 1 processes"):
+            ranks.initialise(device)
+    assert joined == []
+    ranks.initialise("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    ranks.initialise()
+    (cpu, cpu_timeout), number, (cuda, cuda_timeout) = joined
+    assert (cpu, number, cuda) == ("gloo", 0, "cpu:gloo,cuda:nccl")
+    assert min(cpu_timeout, cuda_timeout) >= timedelta(hours=6)  # the first process embeds while the others wait
+
+
 def test_warnings_are_told_when_they_begin(tmp_path):
     class Warned(ToyTrainer):
         def warning(self, epoch, metrics):
@@ -476,6 +544,15 @@ try:
     train(out / "nan", nan)
 except RunError as error:
     verdict["nan"] = str(error)
+
+def spoil(epoch, index):
+    if me == 1 and index == 3:
+        bad.network[1].running_mean[0] = float("inf")  # of this process alone
+bad = ToyTrainer(on_step=spoil)
+try:
+    train(out / "bad", bad)
+except RunError as error:
+    verdict["bad"] = str(error)
 try:
     train(out / "run", resumed, data={**DATA, "faces": 1})
 except InputError as error:
@@ -508,7 +585,14 @@ def test_two_processes_end_with_the_same_weights_and_resume_exactly(tmp_path):
         )
         for rank in range(2)
     ]
-    first, second = (json.loads(process.communicate()[0].splitlines()[-1]) for process in processes)
+    try:
+        printed = [process.communicate(timeout=WAIT)[0] for process in processes]
+    finally:  # where one has died, the other may wait for it
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0, 0]
+    first, second = (json.loads(lines.splitlines()[-1]) for lines in printed)
     assert (first["rank"], second["rank"], second["world"], second["local"]) == (0, 1, 2, 1)
     for verdict in (first, second):
         assert verdict["averaged"] == [[[0.5] * 3] * 2, [2.0, 4.0], None]
@@ -516,6 +600,7 @@ def test_two_processes_end_with_the_same_weights_and_resume_exactly(tmp_path):
         assert verdict["steps"] == 6
         assert verdict["equal"]
         assert "epoch 1, step 2 of 4" in verdict["nan"]
+        assert 'weights "1.running_mean" are not finite in epoch 1' in verdict["bad"]
         assert "data.faces: this run has" in verdict["refused"]
     assert first["parameters"] == second["parameters"]
     assert first["metrics"] == second["metrics"]

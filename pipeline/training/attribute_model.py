@@ -4,7 +4,6 @@ model.json          which backbone with which weights and crop their embeddings 
 best.safetensors    the heads
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from manifests.errors import InputError, RunError
+from manifests.errors import RunError
 from pipeline.backbones.embedder import FaceEmbedder
-from pipeline.backbones.loading import RANDOM
 from pipeline.training.attribute_heads import CLASSES, AttributeHeads, probabilities
 from pipeline.training.best_checkpoint import BEST_FILE
+from pipeline.training.model_file import MODEL_FILE, backbone_document, read_document, read_weights
 
-MODEL_FILE: Final = "model.json"
-FORMAT: Final = 1
 KIND: Final = "attributes"
 
-_FIELDS: Final = ("backbone", "weights", "seed", "digest", "crop", "dim", "attributes", "untrained", "train_on")
+_FIELDS: Final = ("attributes", "untrained", "train_on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +72,7 @@ def model_document(
         seed: of random weights.
         train_on, attributes, untrained: as of `AttributeModel`.
     """
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "backbone": embedder.card.name,
-        "weights": weights if weights == RANDOM else os.path.abspath(weights),
-        "seed": seed,
-        "digest": embedder.digest,
-        "crop": list(embedder.face_input.crop),
-        "dim": embedder.card.embedding,
+    return backbone_document(KIND, embedder, weights=weights, seed=seed) | {
         "train_on": train_on,
         "attributes": list(attributes),
         "untrained": list(untrained),
@@ -103,8 +90,8 @@ def load_attribute_heads(folder: str | os.PathLike[str]) -> AttributeModel:
         RunError: a file is damaged.
     """
     place = Path(folder)
-    document = _document(place)
-    weights = _weights(place)
+    document = read_document(place, KIND, _FIELDS)
+    weights = read_weights(place)
     try:
         heads = _heads(weights)
         if (heads.dim, heads.n) != (document["dim"], len(document["attributes"])):
@@ -122,7 +109,7 @@ def load_attribute_heads(folder: str | os.PathLike[str]) -> AttributeModel:
         weights=document["weights"],
         seed=document["seed"],
         digest=document["digest"],
-        crop=tuple(document["crop"]),
+        crop=document["crop"],
     )
 
 
@@ -136,28 +123,3 @@ def _heads(weights: Mapping[str, Tensor]) -> AttributeHeads:
         heads = AttributeHeads(weights["first.weight"].shape[1], n, widths=(first, second, third))
     heads.load_state_dict(dict(weights), assign=True)
     return heads.requires_grad_(False).eval()
-
-
-def _document(place: Path) -> dict[str, Any]:
-    path = place / MODEL_FILE
-    try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f'"{place}" has no {MODEL_FILE}; give the folder of `stylize train attributes`') from None
-    except (OSError, ValueError) as error:
-        raise RunError(f'"{path}" cannot be read ({error}); restore it from a copy, or train again') from error
-    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (FORMAT, KIND):
-        raise InputError(f'"{path}" is not a model of attributes of format {FORMAT}, which is all that is read here')
-    if any(name not in document for name in _FIELDS):
-        raise RunError(f'"{path}" is incomplete; restore it from a copy, or train again')
-    return document
-
-
-def _weights(place: Path) -> dict[str, Tensor]:
-    path = place / BEST_FILE
-    if not path.exists():
-        raise InputError(f'"{place}" has no {BEST_FILE} yet; train it for an epoch at least')
-    try:
-        return load_file(path)  # type: ignore[no-any-return]
-    except (SafetensorError, OSError) as error:
-        raise RunError(f'"{path}" cannot be read ({error}); restore it from a copy, or train again') from error

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from manifests.attributes import ATTRIBUTES
 from pipeline.training.attribute_accuracy import AttributeAccuracy, Labels
+from pipeline.training.split_overlap import overlap_remark
 
 PICTURES = {"real": "photographs", "art": "proxies"}
 _ANSWERS = {1: "yes", 0: "no", -1: None}
@@ -24,6 +25,7 @@ class AttributesResult:
         best_epoch: the one whose weights were scored.
         majority: int8 [40], each attribute's majority class in training; -1 for one without a label there.
         cells: scores by split ("valid", and "test" if the run has it) and domain ("real", "art").
+        people_in_several_splits: as `pipeline.training.split_overlap` counts them.
     """
 
     title: str
@@ -33,6 +35,7 @@ class AttributesResult:
     best_epoch: int
     majority: Labels
     cells: Mapping[str, Mapping[str, AttributeAccuracy]]
+    people_in_several_splits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
@@ -40,10 +43,12 @@ class AttributesResult:
         return tuple(name for name, answer in zip(ATTRIBUTES, self.majority, strict=True) if answer < 0)
 
     def remarks(self) -> list[str]:
-        """Return a sentence for every cell that is no result, and one about attributes without labels."""
+        """Return a sentence for every cell that is no result, and about attributes without labels and shared people."""
         remarks = [remark for split, domain, cell in self._cells() if (remark := _remark(split, domain, cell))]
         if self.unlabelled:
             remarks.append(f"Without any label in training, and left out of the means: {', '.join(self.unlabelled)}.")
+        if remark := overlap_remark(self.people_in_several_splits, "accuracy"):
+            remarks.append(f"{remark[0].upper()}{remark[1:]}.")
         return remarks
 
     def lines(self) -> list[str]:
@@ -64,6 +69,7 @@ class AttributesResult:
         return {
             "config": dict(self.config),
             "faces": dict(self.faces),
+            "people_in_several_splits": dict(self.people_in_several_splits),
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
             "cells": {

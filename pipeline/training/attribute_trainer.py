@@ -1,7 +1,6 @@
 """Training of attribute heads on embeddings that were computed beforehand (PersonArt, Sec. 3.3 and 5)."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -15,6 +14,8 @@ from pipeline.training.attribute_accuracy import AttributeAccuracy, attribute_ac
 from pipeline.training.attribute_heads import AttributeHeads, binarise, probabilities
 from pipeline.training.attribute_loss import attribute_cross_entropy, balancing_weights, label_weights
 from pipeline.training.embedding_cache import DOMAINS, Domain, Precision
+from pipeline.training.rank_rows import own_rows
+from pipeline.training.step_seed import step_seed
 
 TrainingSet = Literal["real", "art", "joint"]
 """Table 2's training sets: photographs, proxies, or both."""
@@ -106,7 +107,7 @@ class AttributeTrainer:
         self._inputs = torch.cat(inputs).to(self._device)
         self._labels = torch.from_numpy(data.labels)[train].repeat(len(inputs), 1).to(self._device)
         self._classes = balancing_weights(self._labels) if optimise_for == "balanced" else None
-        with _seeded(self._device, seed):
+        with step_seed(self._device, seed):
             self.heads = AttributeHeads(self._inputs.shape[1], self._labels.shape[1]).to(self._device)
         ranks.broadcast_weights(self.heads)
         # Fused: one pass over the weights instead of a dozen; on two CPU cores 32 instead of 125 ms for 27 million.
@@ -129,10 +130,10 @@ class AttributeTrainer:
         """Make one step of Adam; the loss is the mean cross-entropy over the known labels of the batch."""
         rows = self.batch(epoch, index)
         weights = label_weights(self._labels[rows], self._classes)
-        own = slice(ranks.rank(), None, ranks.world_size())
+        own = own_rows(len(rows))
         self.heads.train()
         with (
-            _seeded(self._device, self._seed, epoch, index, ranks.rank()),
+            step_seed(self._device, self._seed, epoch, index, ranks.rank()),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
         ):
             logits = self.heads(self._inputs[rows[own]])
@@ -185,12 +186,3 @@ class AttributeTrainer:
             "they have learned each attribute's majority class and no more; give them more epochs, more faces or "
             "another learning rate"
         )
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Let the global generators begin from these numbers, and be afterwards as they were before."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

@@ -4,27 +4,29 @@ The paper's Table 2 has six cells: trained on photographs, on proxies or on both
 proxies. One training gives the two cells of its row, on the validation and on the test split.
 """
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import numpy as np
-import torch
 
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
-from pipeline.backbones.embedder import FaceEmbedder, load_embedder
+from pipeline.backbones.embedder import load_embedder
 from pipeline.training import ranks
 from pipeline.training.attribute_accuracy import majority_class
-from pipeline.training.attribute_model import MODEL_FILE, model_document
+from pipeline.training.attribute_model import model_document
 from pipeline.training.attribute_result import AttributesResult
 from pipeline.training.attribute_trainer import AttributeData, AttributeTrainer, Criterion, TrainingSet
 from pipeline.training.best_checkpoint import read_best
-from pipeline.training.embedding_cache import DOMAINS, Domain, Precision, embeddings
+from pipeline.training.device import check_device, training_device
+from pipeline.training.embedding_cache import DOMAINS, Precision, embeddings_of_all_ranks
 from pipeline.training.loop import fit
+from pipeline.training.model_file import MODEL_FILE
 from pipeline.training.run_faces import UNKNOWN, RunFaces
+from pipeline.training.split_overlap import overlap_remark, people_in_several_splits
+from pipeline.training.tensorboard_log import require_tensorboard
 from pipeline.training.training_run import TrainingRun
 
 RESULTS_FILE: Final = "results.json"
@@ -49,13 +51,13 @@ class AttributesConfig:
         epochs: to train; the best on the validation split is kept. The paper gives none; 30 is ours.
         patience: stop after so many epochs in a row without a better one; None does not.
         batch_size: pictures in a step, of all processes together.
-        lr: Adam's learning rate at first; ×0.8 every 3 epochs.
+        lr: Adam's learning rate at first, 1 at most; ×0.8 every 3 epochs.
         seed: of the heads' start, the order, dropout, and weights "random".
         crop: what the network sees of a picture: left, top, right, bottom as fractions; None is the card's.
         optimise_for: "accuracy": the paper's cross-entropy, best epoch by mean accuracy over the domains trained on.
             "balanced": both classes of an attribute count the same, best epoch by mean balanced accuracy.
         precision: of the heads' training: "fp32", or "bf16" (autocast).
-        device: as PyTorch names it; None takes CUDA if there is any.
+        device: "cpu", "cuda" or "cuda:N"; None takes CUDA if there is any (see `training_device`).
 
     Raises:
         InputError: a value is out of range.
@@ -84,15 +86,11 @@ class AttributesConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr must be a number above 0, not {self.lr}")
+        if not 0 < self.lr <= 1:
+            raise InputError(f"lr must be a number above 0 and at most 1, not {self.lr}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), not {self.seed}")
-        if self.device is not None:
-            try:
-                torch.device(self.device)
-            except RuntimeError as error:
-                raise InputError(f'device "{self.device}" is none that PyTorch knows; give cpu or cuda') from error
+        check_device(self.device)
 
     def document(self) -> dict[str, Any]:
         """Return the settings that decide the result, apart from data and weights, as JSON has them."""
@@ -136,17 +134,27 @@ def train_attributes(
         Interrupted: Ctrl-C; the same command goes on.
         OSError: OUT cannot be written.
     """
-    ranks.initialise()
+    if tensorboard:
+        require_tensorboard()
+    ranks.initialise(config.device)
     tell = notify if ranks.rank() == 0 else _ignore
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f'device "{config.device}" is asked for and PyTorch finds no GPU; give cpu')
+    device = training_device(config.device)
     run_faces = RunFaces.open(config.run, faces=faces, partial=partial)
+    run_faces.refuse_folder_inside(config.out)
+    if "valid" not in run_faces.splits:
+        raise InputError(
+            f'"{run_faces.url}" has no accepted proxy in split valid, by which the best epoch is chosen (it has '
+            f"{', '.join(run_faces.splits)}); build it with split valid, too, from faces that have one "
+            "(Celeb-A: list_eval_partition.txt)"
+        )
     splits = ("train", "valid", "test") if "test" in run_faces.splits else ("train", "valid")
     indices = {split: run_faces.indices(split) for split in splits}
     unlabelled = _check_labels(run_faces, config.optimise_for)
     if unlabelled:
         tell(f"no face of the training split has a label for {', '.join(unlabelled)}; means leave them out")
+    shared = people_in_several_splits(run_faces.identities, indices)
+    if remark := overlap_remark(shared, "accuracy"):
+        tell(remark)
     embedder = load_embedder(config.backbone, config.weights, crop=config.crop, seed=config.seed, device=device)
     run = TrainingRun.create_or_resume(
         config.out,
@@ -172,7 +180,7 @@ def train_attributes(
     # People whose name is not known are told apart by their photograph.
     persons = np.where(run_faces.identities == UNKNOWN, -1 - run_faces.sources, run_faces.identities)
     data = AttributeData(
-        {domain: _embeddings(run_faces, domain, embedder, run, quiet=quiet) for domain in DOMAINS},
+        embeddings_of_all_ranks(run_faces, embedder, run.path(EMBEDDINGS_FOLDER), quiet=quiet),
         run_faces.attributes,
         persons,
         indices,
@@ -210,6 +218,7 @@ def train_attributes(
         cells={
             split: {domain: data.accuracy(trainer.heads, split, domain) for domain in DOMAINS} for split in splits[1:]
         },
+        people_in_several_splits=shared,
     )
 
     def finish() -> None:
@@ -223,21 +232,6 @@ def train_attributes(
 
 def _ignore(sentence: str) -> None:
     pass
-
-
-def _embeddings(
-    faces: RunFaces, domain: Domain, embedder: FaceEmbedder, run: TrainingRun, *, quiet: bool
-) -> torch.Tensor:
-    """Compute embeddings in the first process; the others find them in the cache."""
-    found: list[torch.Tensor] = []
-
-    def load() -> None:
-        found.append(embeddings(faces, domain, embedder, run.path(EMBEDDINGS_FOLDER), quiet=quiet))
-
-    ranks.on_first_rank(load)
-    if not found:
-        load()
-    return found[0]
 
 
 def _check_labels(faces: RunFaces, criterion: Criterion) -> list[str]:

@@ -4,6 +4,7 @@ A file holds one row per face in run order: ``image_id`` and ``embedding``, a fi
 says what they were computed from and with; a file that says anything else, or is damaged, is made again.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from manifests import schema
 from manifests.commit import publish
 from manifests.errors import RunError
 from pipeline.backbones.embedder import FaceEmbedder
+from pipeline.training import ranks
 from pipeline.training.run_faces import Indices, RunFaces
 from stylize.precision import convolution_precision
 from stylize.prefetch import prefetch
@@ -35,7 +37,41 @@ DOMAINS: Final[tuple[Domain, ...]] = get_args(Domain)
 EMBEDDING: Final = "embedding"
 _FORMAT: Final = 1  # to be raised when the same key would give other embeddings
 _KEY: Final = b"stylize.embeddings"
+_NO_MEMORY: Final = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 _ON_THE_CARD: Final = ("name", "width", "height", "channels", "mean", "std", "embedding")
+
+
+def embeddings_of_all_ranks(
+    faces: RunFaces,
+    embedder: FaceEmbedder,
+    cache_dir: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    quiet: bool = False,
+) -> dict[Domain, Tensor]:
+    """Return the `embeddings` of both domains; under torchrun the first process computes and the others read its files.
+
+    Call it in all processes together.
+
+    Args:
+        faces, embedder, cache_dir, precision, quiet: as for `embeddings`.
+
+    Returns:
+        domain → float32 [N, D] on the CPU.
+
+    Raises:
+        InputError, RunError: as for `embeddings`, in every process.
+    """
+    found: dict[Domain, Tensor] = {}
+
+    def load(domain: Domain) -> None:
+        found[domain] = embeddings(faces, domain, embedder, cache_dir, precision=precision, quiet=quiet)
+
+    for domain in DOMAINS:
+        ranks.on_first_rank(functools.partial(load, domain))
+        if domain not in found:
+            load(domain)
+    return found
 
 
 def embeddings(
@@ -50,7 +86,7 @@ def embeddings(
 ) -> Tensor:
     """Return the embeddings φ of all photographs ("real") or all proxies ("art") of a run, from the cache if it can.
 
-    Of several processes that find no file each computes all embeddings; under torchrun let the first one go first.
+    Of several processes that find no file each computes all embeddings; see `embeddings_of_all_ranks`.
 
     Args:
         faces: of the run.
@@ -64,7 +100,7 @@ def embeddings(
 
     Raises:
         InputError: a picture cannot be read.
-        RunError: an embedding is not finite, or the cache cannot be written.
+        RunError: as for `compute_embeddings`, or the cache cannot be written.
     """
     key = _key(faces, domain, embedder, precision)
     path = Path(cache_dir) / f"{domain}-{hashlib.sha256(key).hexdigest()[:16]}.parquet"
@@ -98,7 +134,8 @@ def compute_embeddings(
         domain: which picture of each face.
         embedder: the network.
         indices: of the faces.
-        batch_size: pictures at a time; it decides the speed, and nothing of the result beyond rounding.
+        batch_size: pictures at a time; it decides the speed, and nothing of the result beyond rounding. It is halved
+            as often as memory is too short for it.
         precision: "fp32" is IEEE float32, on CUDA too (no TF32); "bf16" computes the network under autocast.
         quiet: no progress bar (there is none either where stderr is not a terminal).
 
@@ -107,7 +144,7 @@ def compute_embeddings(
 
     Raises:
         InputError: a picture cannot be read.
-        RunError: an embedding is not finite.
+        RunError: an embedding is not finite, or memory is too short for a single picture.
     """
     wanted = np.asarray(indices, np.int64)
     batches = [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
@@ -123,16 +160,45 @@ def compute_embeddings(
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             tqdm(total=len(wanted), desc=f"embedding {domain}", unit="face", disable=quiet or None) as bar,
         ):
-            done = 0
-            for batch, pictures in prefetch(batches, load, depth=2):
-                rows = slice(done, done + len(batch))
-                embedded[rows] = embedder(pictures.to(device))
-                _check_finite(faces, domain, batch, embedded[rows])
-                done += len(batch)
-                bar.update(len(batch))
+            done, most = 0, batch_size
+            for _, pictures in prefetch(batches, load, depth=2):
+                rest = pictures
+                while len(rest):
+                    part = _embedded(embedder, rest[:most], device)
+                    if part is None:
+                        most = _fewer(embedder, min(most, len(rest)), device)
+                        continue
+                    rows = slice(done, done + len(part))
+                    embedded[rows] = part
+                    _check_finite(faces, domain, wanted[rows], embedded[rows])
+                    rest = rest[len(part) :]
+                    done += len(part)
+                    bar.update(len(part))
     finally:
         embedder.train(was_training)
     return embedded
+
+
+def _embedded(embedder: FaceEmbedder, pictures: Tensor, device: torch.device) -> Tensor | None:
+    """Embed pictures and bring the result to the CPU; None where memory is too short."""
+    try:
+        return embedder(pictures.to(device)).cpu()  # type: ignore[no-any-return]
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and for the CPU there is no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and not any(told in str(error) for told in _NO_MEMORY):
+            raise
+    return None
+
+
+def _fewer(embedder: FaceEmbedder, pictures: int, device: torch.device) -> int:
+    """Halve the number of pictures that memory was too short for; RunError for a single one."""
+    if pictures == 1:
+        raise RunError(
+            f"there is not enough memory on {device} for {embedder.card.name} to embed a single picture; stop what "
+            "else uses it" + (", or give the device cpu" if device.type != "cpu" else "")
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # blocks of the larger batch's sizes
+    return pictures // 2
 
 
 def _check_finite(faces: RunFaces, domain: Domain, batch: Indices, embedded: Tensor) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import numpy as np
-import torch
 
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
@@ -18,11 +17,14 @@ from pipeline.config import canonical_json
 from pipeline.training import ranks
 from pipeline.training.attribute_accuracy import AttributeAccuracy, attribute_accuracy, majority_class
 from pipeline.training.best_checkpoint import read_best
+from pipeline.training.device import check_device, training_device
+from pipeline.training.embedding_cache import Precision
 from pipeline.training.fusion_data import IDENTITY_ATTRIBUTES, Crop, FusionFaces, read_fusion_faces
 from pipeline.training.fusion_network import CASES, MINIMUM_SIZE, Case, FusionNetwork
 from pipeline.training.fusion_result import FusionResult
-from pipeline.training.fusion_trainer import FusionTrainer, Precision
+from pipeline.training.fusion_trainer import FusionTrainer
 from pipeline.training.loop import fit
+from pipeline.training.tensorboard_log import require_tensorboard
 from pipeline.training.training_run import TrainingRun
 
 RESULTS_FILE: Final = "results.json"
@@ -92,6 +94,7 @@ class FusionConfig:
             raise InputError(f'case "{self.case}" is unknown; choose from {", ".join(CASES)}')
         if self.precision not in get_args(Precision):
             raise InputError(f'precision "{self.precision}" is unknown; choose from {", ".join(get_args(Precision))}')
+        check_device(self.device)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"the seed must lie in [0, 2^63), not {self.seed}")
         for name, value, least in (
@@ -157,8 +160,10 @@ def train_fusion(
         Interrupted: Ctrl-C; the same command goes on.
         OSError: OUT cannot be written.
     """
-    ranks.initialise()
-    device = _device(config.device)
+    ranks.initialise(config.device)
+    if tensorboard:
+        require_tensorboard()
+    device = training_device(config.device)
     wanted = () if config.case == "none" else config.attributes
     faces = read_fusion_faces(
         config.faces,
@@ -228,18 +233,6 @@ def train_fusion(
 
     ranks.on_first_rank(finish)
     return result
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda", ranks.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f'device "{name}" is none that PyTorch knows; give cpu or cuda') from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f'device "{name}" is not here; give cpu')
-    return device
 
 
 def _check_batches(images: int, batch_size: int) -> None:

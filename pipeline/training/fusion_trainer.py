@@ -1,10 +1,9 @@
 """Training of Izadi's network by Algorithm 1, one batch at a time."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from pipeline.training import ranks
+from pipeline.training.embedding_cache import Precision
 from pipeline.training.fusion_data import FusionFaces
 from pipeline.training.fusion_network import FusionNetwork, attribute_loss, identity_loss
+from pipeline.training.rank_rows import own_rows
+from pipeline.training.step_seed import step_seed
 from pipeline.training.two_step_adamax import TwoStepAdamax
 from stylize.precision import convolution_precision
-
-Precision = Literal["fp32", "bf16"]
 
 MONITOR: Final = "train/log_likelihood"
 
@@ -125,7 +125,7 @@ class FusionTrainer:
         known = int((self._faces.attributes[rows] >= 0).sum())
         # Averaging over processes divides by their number.
         per_image, per_label = ranks.world_size() / len(rows), ranks.world_size() / max(known, 1)
-        own = slice(ranks.rank(), None, ranks.world_size())
+        own = own_rows(len(rows))
         images = _mirrored(self._faces.images[rows[own]], flips[own]).to(self._device)
         people = self._faces.classes[rows[own]].to(self._device)
         labels = self._faces.attributes[rows[own]].to(self._device)
@@ -141,7 +141,9 @@ class FusionTrainer:
                 logits = network.identity_logits(network.pooled(images), labels)
             return identity_loss(logits, people) * per_image
 
-        with self._dropout(epoch, index), convolution_precision("fp32"):
+        # Dropout draws from numbers of this step's and this process's own.
+        own_numbers = step_seed(self._device, _DROPOUT, self._seed, epoch, index, ranks.rank())
+        with own_numbers, convolution_precision("fp32"):
             first, second = self._optimiser.step(
                 attributes if network.attributes is not None and known else None,
                 identities,
@@ -218,14 +220,6 @@ class FusionTrainer:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16")
-
-    @contextlib.contextmanager
-    def _dropout(self, epoch: int, index: int) -> Iterator[None]:
-        """Let dropout draw from numbers of this step's own; the global generators are afterwards as before."""
-        sequence = np.random.SeedSequence([_DROPOUT, self._seed, epoch, index, ranks.rank()])
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-            yield
 
 
 def _mirrored(images: Tensor, flips: Tensor) -> Tensor:

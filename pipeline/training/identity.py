@@ -11,22 +11,25 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import numpy as np
-import torch
 
 from manifests.errors import InputError
-from pipeline.backbones.embedder import FaceEmbedder, load_embedder
+from pipeline.backbones.embedder import load_embedder
 from pipeline.training import ranks
 from pipeline.training.best_checkpoint import read_best
-from pipeline.training.embedding_cache import DOMAINS, Domain, Precision, embeddings
+from pipeline.training.device import check_device, training_device
+from pipeline.training.embedding_cache import Precision, embeddings_of_all_ranks
 from pipeline.training.identity_data import identity_data
 from pipeline.training.identity_features import BackboneFeatures, CachedFeatures, Features
-from pipeline.training.identity_model import MODEL_FILE, model_document
+from pipeline.training.identity_model import model_document
 from pipeline.training.identity_result import IdentityResult
 from pipeline.training.identity_trainer import IdentityTrainer
 from pipeline.training.loop import fit
+from pipeline.training.model_file import MODEL_FILE
 from pipeline.training.pair_sampler import Positives, batch_bounds
 from pipeline.training.projection import AsymmetricProjections, Form
 from pipeline.training.run_faces import UNKNOWN, RunFaces
+from pipeline.training.split_overlap import overlap_remark, people_in_several_splits
+from pipeline.training.tensorboard_log import require_tensorboard
 from pipeline.training.training_run import TrainingRun
 from pipeline.training.triplet_loss import MARGIN
 
@@ -56,7 +59,7 @@ class IdentityConfig:
         form: of the projections: "residual", "literal" or "linear" (see `Projection`).
         positives: a photograph's partner is the proxy of "other" photographs of the person, or its "own".
         margin: α of Eq. 7.
-        lr: of Adam, at first; None is the paper's: 1e-5, and 1e-6 with ``finetune``.
+        lr: of Adam, at first, 1 at most; None is the paper's: 1e-5, and 1e-6 with ``finetune``.
         batch_size: pairs in a step, of all processes together.
         epochs: to train at most; the best on the validation split is kept. The paper gives none; 300 is ours.
         plateau: epochs in a row without a better one after which the learning rate falls to a tenth. None is as many as
@@ -67,7 +70,7 @@ class IdentityConfig:
         finetune: train the backbone, too, all weights with the same learning rate.
         crop: what the network sees of a picture: left, top, right, bottom as fractions; None is the card's.
         precision: of the backbone: "fp32", or "bf16" (autocast).
-        device: as PyTorch names it; None takes CUDA if there is any.
+        device: "cpu", "cuda" or "cuda:N"; None takes CUDA if there is any (see `training_device`).
 
     Raises:
         InputError: a value is out of range.
@@ -99,17 +102,13 @@ class IdentityConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, not {value}")
-        for name in ("margin", "lr"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a number above 0, not {value}")
+        if not 0 < self.margin < math.inf:
+            raise InputError(f"margin must be a number above 0, not {self.margin}")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise InputError(f"lr must be a number above 0 and at most 1, not {self.lr}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), not {self.seed}")
-        if self.device is not None:
-            try:
-                torch.device(self.device)
-            except RuntimeError as error:
-                raise InputError(f'device "{self.device}" is none that PyTorch knows; give cpu or cuda') from error
+        check_device(self.device)
 
     @property
     def learning_rate(self) -> float:
@@ -166,15 +165,21 @@ def train_identity(
         Interrupted: Ctrl-C; the same command goes on.
         OSError: OUT cannot be written.
     """
-    ranks.initialise()
+    if tensorboard:
+        require_tensorboard()
+    ranks.initialise(config.device)
     tell = notify if ranks.rank() == 0 else _ignore
     if config.batch_size < 2 * ranks.world_size():
         raise InputError(
             f"batch_size {config.batch_size} is too small for {ranks.world_size()} processes; give two pairs to each"
         )
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = training_device(config.device)
     run_faces = RunFaces.open(config.run, faces=faces, partial=partial)
+    run_faces.refuse_folder_inside(config.out)
     data = identity_data(run_faces, config.positives, config.batch_size, config.seed, tell)
+    shared = people_in_several_splits(data.identities, data.splits)
+    if remark := overlap_remark(shared, "recall"):
+        tell(remark)
     embedder = load_embedder(config.backbone, config.weights, crop=config.crop, seed=config.seed, device=device)
     run = TrainingRun.create_or_resume(
         config.out,
@@ -200,12 +205,9 @@ def train_identity(
     if config.finetune:
         features = BackboneFeatures(run_faces, embedder, config.precision)
     else:
+        folder = run.path(EMBEDDINGS_FOLDER)
         features = CachedFeatures(
-            {
-                domain: _embeddings(run_faces, domain, embedder, run, config.precision, quiet=quiet)
-                for domain in DOMAINS
-            },
-            device,
+            embeddings_of_all_ranks(run_faces, embedder, folder, precision=config.precision, quiet=quiet), device
         )
     plateau = config.plateau_epochs(len(batch_bounds(data.pairs, config.batch_size)) - 1)
     patience = config.patience if config.patience is not None else 3 * plateau
@@ -244,6 +246,7 @@ def train_identity(
         best_epoch=fitted.best_epoch,
         before=before,
         after={split: trainer.recall(split) for split in evaluated},
+        people_in_several_splits=shared,
     )
 
     def finish() -> None:
@@ -260,19 +263,3 @@ def _ignore(sentence: str) -> None:
 
 def _people(identities: np.ndarray[Any, np.dtype[np.int64]]) -> int:
     return int(np.unique(identities[identities != UNKNOWN]).size)
-
-
-def _embeddings(
-    faces: RunFaces, domain: Domain, embedder: FaceEmbedder, run: TrainingRun, precision: Precision, *, quiet: bool
-) -> torch.Tensor:
-    """Compute embeddings in the first process; the others find them in the cache."""
-    found: list[torch.Tensor] = []
-
-    def load() -> None:
-        folder = run.path(EMBEDDINGS_FOLDER)
-        found.append(embeddings(faces, domain, embedder, folder, precision=precision, quiet=quiet))
-
-    ranks.on_first_rank(load)
-    if not found:
-        load()
-    return found[0]

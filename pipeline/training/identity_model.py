@@ -4,15 +4,12 @@ model.json          which backbone with which weights and crop, which form of pr
 best.safetensors    the projections, and the backbone if it was trained, too
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from manifests.errors import InputError, RunError
@@ -20,10 +17,9 @@ from pipeline.backbones.embedder import FaceEmbedder, load_embedder
 from pipeline.backbones.loading import RANDOM
 from pipeline.training.best_checkpoint import BEST_FILE
 from pipeline.training.identity_trainer import NETWORK, PROJECTIONS
+from pipeline.training.model_file import MODEL_FILE, backbone_document, read_document, read_weights
 from pipeline.training.projection import AsymmetricProjections, Form
 
-MODEL_FILE: Final = "model.json"
-FORMAT: Final = 1
 KIND: Final = "identity"
 
 
@@ -66,15 +62,7 @@ def model_document(
         margin: α, for whoever looks.
 
     """
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "backbone": embedder.card.name,
-        "weights": weights if weights == RANDOM else os.path.abspath(weights),
-        "seed": seed,
-        "digest": embedder.digest,
-        "crop": list(embedder.face_input.crop),
-        "dim": embedder.card.embedding,
+    return backbone_document(KIND, embedder, weights=weights, seed=seed) | {
         "form": form,
         "finetuned": finetuned,
         "margin": margin,
@@ -100,9 +88,13 @@ def load_identity_model(
 
     """
     place = Path(folder)
-    document = _document(place)
-    trained = _weights(place)
-    finetuned, source = document["finetuned"], weights or document["weights"]
+    document = read_document(place, KIND, ("form", "finetuned"))
+    if document["form"] not in get_args(Form):
+        raise RunError(
+            f'"{place / MODEL_FILE}" is incomplete: it names no form of projection; restore it, or train again'
+        )
+    trained = read_weights(place)
+    finetuned, source = document["finetuned"], os.path.expanduser(weights or document["weights"])
     if not finetuned and source != RANDOM and not os.path.exists(source):
         raise InputError(f'the weights of {document["backbone"]} are not at "{source}"; say where they are now')
     embedder = load_embedder(
@@ -123,33 +115,6 @@ def load_identity_model(
             f'"{place / BEST_FILE}" does not fit {MODEL_FILE} beside it; restore both from a copy, or train again'
         ) from error
     return IdentityModel(embedder, projections).to(device).eval()
-
-
-def _document(place: Path) -> dict[str, Any]:
-    path = place / MODEL_FILE
-    try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f'"{place}" has no {MODEL_FILE}; give the folder of `stylize train identity`') from None
-    except (OSError, ValueError) as error:
-        raise RunError(f'"{path}" cannot be read ({error}); restore it from a copy, or train again') from error
-    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (FORMAT, KIND):
-        raise InputError(f'"{path}" is not an identity model of format {FORMAT}, which is all that is read here')
-    lacking = [name for name in ("backbone", "weights", "seed", "digest", "dim", "finetuned") if name not in document]
-    crop = document.get("crop")
-    if lacking or document.get("form") not in get_args(Form) or not isinstance(crop, list):
-        raise RunError(f'"{path}" is incomplete; restore it from a copy, or train again')
-    return document | {"crop": tuple(crop)}
-
-
-def _weights(place: Path) -> dict[str, Tensor]:
-    path = place / BEST_FILE
-    if not path.exists():
-        raise InputError(f'"{place}" has no {BEST_FILE} yet; train it for an epoch at least')
-    try:
-        return load_file(path)  # type: ignore[no-any-return]
-    except (SafetensorError, OSError) as error:
-        raise RunError(f'"{path}" cannot be read ({error}); restore it from a copy, or train again') from error
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

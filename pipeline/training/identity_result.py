@@ -1,10 +1,11 @@
 """What an identity training has come to: recall before and after, side by side."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.retrieval.recall import KS, Recall
+from pipeline.training.split_overlap import overlap_remark
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class IdentityResult:
         best_epoch: whose model is kept, from 1.
         before: split → recall of the bare backbone.
         after: split → recall of the kept model.
+        people_in_several_splits: as `pipeline.training.split_overlap` counts them.
     """
 
     title: str
@@ -34,6 +36,7 @@ class IdentityResult:
     best_epoch: int
     before: Mapping[str, Recall]
     after: Mapping[str, Recall]
+    people_in_several_splits: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -41,6 +44,7 @@ class IdentityResult:
             "config": dict(self.config),
             "faces": dict(self.faces),
             "people": dict(self.people),
+            "people_in_several_splits": dict(self.people_in_several_splits),
             "pairs": self.pairs,
             "left_out": {"photographs": self.left_out[0], "people": self.left_out[1]},
             "epochs": self.epochs,
@@ -63,6 +67,8 @@ class IdentityResult:
                     f"photographs of {split} that are no queries, because there is no proxy of another photograph of "
                     f"the person: {recall.without_relevant:,}"
                 )
+        if remark := overlap_remark(self.people_in_several_splits, "recall"):
+            lines.append(remark)
         if self.after["valid"].at[1] < self.before["valid"].at[1]:
             lines.append("on the validation split, training has made R@1 worse than the bare backbone's")
         return lines

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.retrieval.recall import Recall, ranks_of_people, recall_at_k
 from pipeline.training import ranks
@@ -33,7 +33,8 @@ _NEAR_COLLAPSE = 0.01
 class IdentityTrainer:
     """Adam on the maximum-violation hinge, over pairs (photograph, proxy of the same person) of the training split.
 
-    The learning rate is multiplied by 0.1 after ``plateau`` epochs without a better R@1 on the validation split.
+    The learning rate is multiplied by 0.1 after ``plateau`` epochs in a row without a better R@1 on the validation
+    split.
 
     Under torchrun each process embeds every k-th pair of a batch; the loss is over the whole batch in all of them, so
     that every pair has the negatives, and the weights the gradients, that they have in a single process.
@@ -74,13 +75,16 @@ class IdentityTrainer:
         self._margin, self._batch_size, self._positives, self._seed = margin, batch_size, positives, seed
         self._bounds = batch_bounds(data.pairs, batch_size)
         self._identities = torch.from_numpy(data.identities).to(features.device)
-        self._modules = {PROJECTIONS: self.projections, **({NETWORK: features.network} if features.network else {})}
+        self._modules: dict[str, nn.Module] = {PROJECTIONS: self.projections}
+        if features.network is not None:
+            self._modules[NETWORK] = features.network
         for module in self._modules.values():
             ranks.broadcast_weights(module)
         self._parameters = list(chain.from_iterable(module.parameters() for module in self._modules.values()))
         self._optimiser = torch.optim.Adam(self._parameters, lr=lr)
+        # PyTorch's patience is the number of such epochs that it still bears.
         self._scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimiser, mode="max", factor=DECAY, patience=plateau, threshold=0.0
+            self._optimiser, mode="max", factor=DECAY, patience=plateau - 1, threshold=0.0
         )
         self._epoch: tuple[int, Indices] | None = None
 

@@ -77,8 +77,8 @@ def fit(
 
     Raises:
         InputError: wrong arguments, an epoch without steps, or TensorBoard is not installed.
-        RunError: the loss, the monitored metric or a weight is not finite (the state before is kept); the state cannot
-            be used; another process is training here; out of memory on the device.
+        RunError: the loss, the monitored metric or a weight is not finite, or validation failed (the state before is
+            kept); the state cannot be used; another process is training here; out of memory on the device.
         Interrupted: Ctrl-C or SIGTERM: the state has been saved, unless a second one aborted it.
         OSError: a file cannot be written; the state before is kept.
     """
@@ -189,9 +189,9 @@ class _Loop:
         self._display.begin(progress.epoch, steps, progress.step)
         while progress.step < steps:
             self._step(steps)
-        metrics = self._means()
-        metrics.update((name, float(value)) for name, value in self._trainer.validate(progress.epoch).items())
-        self._check_validated(metrics)
+        self._check_weights()  # first: validation with weights that are no numbers fails in some other way
+        metrics = {**self._means(), **self._validate()}
+        self._check_monitor(metrics)
         self._commit(metrics)
         self._trained = True
         if self._should_stop():
@@ -205,10 +205,7 @@ class _Loop:
         try:
             metrics = self._trainer.step(progress.epoch, progress.step)
         except torch.OutOfMemoryError as error:
-            raise RunError(
-                f"the device ran out of memory in epoch {progress.epoch}, step {progress.step + 1} of {steps}; "
-                f"give it smaller batches, and free it of other programs ({str(error).splitlines()[0]})"
-            ) from error
+            raise _out_of_memory(f"epoch {progress.epoch}, step {progress.step + 1} of {steps}", error) from error
         loss = float(metrics["loss"])
         agreed = ranks.any_rank({"stop": self._stop.requested, "broken": not math.isfinite(loss)})
         if agreed["broken"]:
@@ -231,18 +228,33 @@ class _Loop:
         means = {f"train/{name}": total / count for name, (total, count) in self._progress.sums.items()}
         return ranks.mean_over_ranks(means)
 
-    def _check_validated(self, metrics: Mapping[str, float]) -> None:
+    def _validate(self) -> dict[str, float]:
+        epoch = self._progress.epoch
+        try:
+            return {name: float(value) for name, value in self._trainer.validate(epoch).items()}
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(f"the validation after epoch {epoch}", error) from error
+        except (Interrupted, InputError):  # they say what to do, and are of the two kinds below
+            raise
+        except (RunError, ValueError) as error:  # as of embeddings that overflow, of weights that are finite still
+            raise RunError(
+                f'validation after epoch {epoch} failed; "{self._run.path(STATE_FILE)}" keeps the last good state, '
+                f"{self._saved}, and if training has diverged, train into another folder with a lower learning rate: "
+                f"{error}"
+            ) from error
+
+    def _check_monitor(self, metrics: Mapping[str, float]) -> None:
         monitor, epoch = self._trainer.monitor, self._progress.epoch
         if monitor not in metrics:
             raise KeyError(f'the trainer monitors "{monitor}" and its validation has {", ".join(metrics)}')
         if ranks.any_rank({"broken": not math.isfinite(metrics[monitor])})["broken"]:
             self._fail(f"{monitor} is {metrics[monitor]} after epoch {epoch}")
-        self._check_weights()
 
     def _check_weights(self) -> None:
-        broken = ranks.from_first_rank(first_not_finite(self._trainer.weights()) if ranks.rank() == 0 else None)
-        if broken is not None:
-            self._fail(f'the weights "{broken}" are not finite in epoch {self._progress.epoch}')
+        # In every process: they agree on the result, and running statistics are each one's own.
+        broken = [name for name in ranks.gathered(first_not_finite(self._trainer.weights())) if name is not None]
+        if broken:
+            self._fail(f'the weights "{broken[0]}" are not finite in epoch {self._progress.epoch}')
 
     def _fail(self, what: str) -> None:
         raise RunError(
@@ -309,6 +321,13 @@ class _Loop:
             self._notify(f'"{self._run.out}" has its {done} epoch{"s" if done > 1 else ""} already; nothing to train')
         elif done or self._progress.step:
             self._notify(f'Going on with "{self._run.out}", from the state {self._saved}')
+
+
+def _out_of_memory(where: str, error: torch.OutOfMemoryError) -> RunError:
+    return RunError(
+        f"the device ran out of memory in {where}; give it smaller batches, and free it of other programs "
+        f"({next(iter(str(error).splitlines()), 'no details')})"
+    )
 
 
 def _write_metrics(run: TrainingRun, progress: Progress) -> None:

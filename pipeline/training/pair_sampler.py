@@ -1,7 +1,7 @@
 """Training pairs (photograph, proxy of the same person): which ones make an epoch, and in which batches."""
 
 from itertools import pairwise
-from typing import Final, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,6 @@ import numpy.typing as npt
 from pipeline.training.run_faces import UNKNOWN, Indices
 
 Positives = Literal["other", "own"]
-POSITIVES: Final[tuple[Positives, ...]] = get_args(Positives)
 
 
 def eligible(identities: Indices, sources: Indices, positives: Positives = "other") -> npt.NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,12 +13,20 @@ from manifests.errors import InputError, RunError
 
 T = TypeVar("T")
 
+TIMEOUT: Final = timedelta(hours=24)
+"""How long a process waits for another. PyTorch's half hour (ten minutes with NCCL) is for steps, and here the first
+process may embed or check a whole data set while the others wait. Where one dies, torchrun ends the others."""
 
-def initialise() -> None:
+
+def initialise(device: str | None = None) -> None:
     """Join the other processes if torchrun has started this one (RANK, WORLD_SIZE, LOCAL_RANK); else do nothing.
 
     Tensors on the CPU travel by gloo, those on CUDA devices by NCCL; the CUDA device of number LOCAL_RANK becomes the
     current one. A second call does nothing.
+
+    Args:
+        device: what the work is done on, as "cpu" or "cuda"; None is a CUDA device if there is one. For "cpu" GPUs are
+            neither counted nor touched, and there is gloo alone.
 
     Raises:
         InputError: a variable is missing or not a number, or there are more processes than GPUs.
@@ -29,7 +38,7 @@ def initialise() -> None:
     if processes == 1:
         return
     backend = "gloo"
-    if torch.cuda.is_available():
+    if (device is None or torch.device(device).type != "cpu") and torch.cuda.is_available():
         if local >= torch.cuda.device_count():
             raise InputError(
                 f"torchrun started more than {torch.cuda.device_count()} processes on this machine, one for each GPU; "
@@ -37,7 +46,7 @@ def initialise() -> None:
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    dist.init_process_group(backend, timeout=TIMEOUT)
 
 
 def finish() -> None:

@@ -4,15 +4,17 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from manifests import schema
@@ -20,14 +22,17 @@ from manifests.attributes import ATTRIBUTES
 from manifests.catalogue_digest import catalogue_digest
 from manifests.errors import InputError
 from manifests.image_source import ImageSource
-from manifests.run import RunDirectory
+from manifests.run import RunDirectory, open_filesystem
 from manifests.schema import ACCEPTED, MANIFEST_SCHEMA
 from pipeline.run_inputs import open_faces
+from pipeline.training import ranks
+from stylize.batch_size import free_memory
 from stylize.decode import decode_image
 from stylize.errors import ImageError
 from stylize.fit import cover
 
 Indices = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
 
 UNKNOWN: Final = -1
 """Stands for a null identity or attribute, as in `manifests.loader`."""
@@ -36,7 +41,8 @@ _TABLE = (schema.IMAGE_ID, schema.SOURCE_ID, schema.SPLIT, schema.IDENTITY)
 _PROXY = (schema.SHA256, schema.WIDTH, schema.HEIGHT, schema.DATA_FILE, schema.DATA_ROW)
 _COLUMNS = (*_TABLE, *ATTRIBUTES, *_PROXY)
 _READERS = 8  # threads that read manifests (the wait is for storage) and decode pictures (Pillow lets go of the GIL)
-_CACHED_BYTES = 1 << 30
+_CACHED_BYTES = 4 << 30  # of encoded proxies at most
+_CACHED_SHARE = 0.25  # and of the memory that is free, of all processes of torchrun together
 
 
 class RunFaces:
@@ -142,8 +148,15 @@ class RunFaces:
         return known
 
     def proxies(self, indices: Sequence[int] | Indices) -> Tensor:
-        """Read proxies: uint8 [B, 3, H, W], RGB, in the order asked for; InputError for damage in the run."""
-        return _stacked(self._proxies.read, indices, self.size)
+        """Read proxies: uint8 [B, 3, H, W], RGB, in the order asked for; InputError for damage in the run.
+
+        Row groups that are not in memory yet are read whole, each once for all faces of this call. 4 GiB of proxies
+        stay in memory as they are stored, or a quarter of what was free when the run was opened, if that is less.
+        """
+        wanted = [int(index) for index in indices]
+        with ThreadPoolExecutor(_threads()) as pool:
+            encoded = self._proxies.encoded(wanted, pool)
+            return _stacked(lambda at: self._proxies.decoded(wanted[at], encoded[at]), len(wanted), self.size, pool)
 
     def photographs(self, indices: Sequence[int] | Indices) -> Tensor:
         """Read photographs fitted to the proxies' size as the engine fitted them: uint8 [B, 3, H, W], RGB.
@@ -155,53 +168,94 @@ class RunFaces:
             if self._photographs is None:
                 sources = self.table[schema.SOURCE_ID].to_pylist()
                 self._photographs = _Photographs(self._run, self._faces, sources, self.size)
-        return _stacked(self._photographs.read, indices, self.size)
+            photographs = self._photographs
+        wanted = [int(index) for index in indices]
+        with ThreadPoolExecutor(_threads()) as pool:
+            return _stacked(lambda at: photographs.read(wanted[at]), len(wanted), self.size, pool)
+
+    def refuse_folder_inside(self, folder: str | os.PathLike[str]) -> None:
+        """Raise InputError for a local folder inside the run's own, where it would be copied and shared with it."""
+        filesystem, root, url = open_filesystem(folder)
+        if not (isinstance(filesystem, LocalFileSystem) and isinstance(self._run.fs, LocalFileSystem)):
+            return
+        inner, outer = os.path.realpath(root), os.path.realpath(self._run.root)
+        if inner == outer or inner.startswith(os.path.join(outer, "")):
+            raise InputError(
+                f'"{url}" lies inside the run "{self.url}" and would be copied and shared with it; train into a folder '
+                "outside"
+            )
 
 
 class _Proxies:
-    """Stored proxies by index; the last row groups stay in memory, encoded. Threads may share it."""
+    """Stored proxies by index. Threads may share it.
+
+    A row group is read whole, once for all pictures of it that are asked for together, and stays in memory, encoded, as
+    long as there is room: with room for all of them no picture is read from storage twice.
+    """
 
     def __init__(self, run: RunDirectory, files: list[str], rows: Indices) -> None:
         self._run = run
         self._files = files
         self._rows = rows
         self._ends: dict[str, Indices] = {}
-        self._groups: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
-        self._lock = threading.Lock()
+        self._groups: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()  # the one used last is last
+        self._held = 0
+        self._room = _cache_bytes()
+        self._lock = threading.Lock()  # for the groups and their bytes; nothing is read under it
 
-    def read(self, index: int) -> npt.NDArray[np.uint8]:
-        file, row = self._files[index], int(self._rows[index])
+    def encoded(self, indices: Sequence[int], pool: Executor) -> list[bytes]:
+        """Return the files of proxies; those of different data files are read at the same time."""
+        wanted: dict[str, set[int]] = {}
+        for index in indices:
+            wanted.setdefault(self._files[index], set()).add(int(self._rows[index]))
+        found = dict(zip(wanted, pool.map(self._of_file, wanted, wanted.values()), strict=True))
+        return [found[self._files[index]][int(self._rows[index])] for index in indices]
+
+    def decoded(self, index: int, encoded: bytes) -> Pixels:
+        """Decode a proxy; InputError names its place."""
         try:
-            return decode_image(self._encoded(file, row))
-        except (ImageError, OSError, pa.ArrowException, IndexError) as error:
-            raise InputError(
-                f'row {row} of "{file}" in "{self._run.url}" cannot be read; run stylize verify'
-            ) from error
+            return decode_image(encoded)
+        except (ImageError, OSError) as error:
+            raise self._damage(f'row {self._rows[index]} of "{self._files[index]}"') from error
 
-    def _encoded(self, file: str, row: int) -> bytes:
-        with self._lock:
+    def _of_file(self, file: str, rows: set[int]) -> dict[int, bytes]:
+        try:
             if file not in self._ends:
                 with self._run.parquet(file) as parquet:
-                    metadata = parquet.metadata
-                    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-                self._ends[file] = np.cumsum(counts, dtype=np.int64)
+                    self._ends[file] = _row_group_ends(parquet)
             ends = self._ends[file]
-            group = int(np.searchsorted(ends, row, side="right"))
-            if group == ends.size:
-                raise IndexError(row)
-            images = self._group(file, group)
-        encoded: bytes = images[row - (int(ends[group - 1]) if group else 0)].as_py()
-        return encoded
+            if beyond := [row for row in rows if row >= ends[-1]]:
+                raise self._damage(f'row {min(beyond)} of "{file}"')
+            groups = {row: int(np.searchsorted(ends, row, side="right")) for row in rows}
+            images = self._of_groups(file, set(groups.values()))
+        except (OSError, pa.ArrowException) as error:
+            raise self._damage(f'"{file}"') from error
+        starts = np.append(0, ends)
+        return {row: images[group][row - int(starts[group])].as_py() for row, group in groups.items()}
 
-    def _group(self, file: str, group: int) -> pa.Array:
-        if (file, group) not in self._groups:
+    def _of_groups(self, file: str, groups: set[int]) -> dict[int, pa.Array]:
+        with self._lock:
+            images = {group: self._groups[file, group] for group in groups if (file, group) in self._groups}
+            for group in images:
+                self._groups.move_to_end((file, group))
+        missing = groups - images.keys()
+        if missing:
             with self._run.parquet(file) as parquet:
-                table = parquet.read_row_group(group, columns=[f"{schema.IMAGE}.{schema.IMAGE_BYTES}"])
-            self._groups[file, group] = pc.struct_field(table[schema.IMAGE].combine_chunks(), schema.IMAGE_BYTES)
-            while len(self._groups) > 1 and sum(held.nbytes for held in self._groups.values()) > _CACHED_BYTES:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end((file, group))
-        return self._groups[file, group]
+                for group in sorted(missing):
+                    images[group] = _images(parquet, group)
+                    self._keep((file, group), images[group])
+        return images
+
+    def _keep(self, place: tuple[str, int], images: pa.Array) -> None:
+        with self._lock:
+            if place not in self._groups:  # another thread may have read it meanwhile
+                self._groups[place] = images
+                self._held += images.nbytes
+            while len(self._groups) > 1 and self._held > self._room:
+                self._held -= self._groups.popitem(last=False)[1].nbytes
+
+    def _damage(self, what: str) -> InputError:
+        return InputError(f'{what} in "{self._run.url}" cannot be read; run stylize verify')
 
 
 class _Photographs:
@@ -223,7 +277,7 @@ class _Photographs:
         self._locators = [located[source] for source in sources]
         self._size = size
 
-    def read(self, index: int) -> npt.NDArray[np.uint8]:
+    def read(self, index: int) -> Pixels:
         locator = self._locators[index]
         try:
             return cover(decode_image(self._source.read(locator)), *self._size)
@@ -262,13 +316,32 @@ def _bits(column: pa.ChunkedArray) -> npt.NDArray[np.int8]:
     return bits
 
 
-def _stacked(read: Callable[[int], npt.NDArray[np.uint8]], indices: Iterable[int], size: tuple[int, int]) -> Tensor:
+def _cache_bytes() -> int:
+    return int(min(_CACHED_BYTES, _CACHED_SHARE * free_memory() / ranks.world_size()))
+
+
+def _row_group_ends(parquet: pq.ParquetFile) -> Indices:
+    metadata = parquet.metadata
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return np.cumsum(counts or [0], dtype=np.int64)
+
+
+def _images(parquet: pq.ParquetFile, group: int) -> pa.Array:
+    table = parquet.read_row_group(group, columns=[f"{schema.IMAGE}.{schema.IMAGE_BYTES}"], use_threads=False)
+    return pc.struct_field(table[schema.IMAGE].combine_chunks(), schema.IMAGE_BYTES)
+
+
+def _threads() -> int:
+    return min(_READERS, os.cpu_count() or 1)
+
+
+def _stacked(read: Callable[[int], Pixels], count: int, size: tuple[int, int], pool: Executor) -> Tensor:
+    """Put the pictures at positions 0 … count-1 into one tensor, read in the threads of the pool."""
     width, height = size
-    wanted = [int(index) for index in indices]
-    batch = np.empty((len(wanted), height, width, 3), np.uint8)
+    batch = np.empty((count, height, width, 3), np.uint8)
 
     def place(position: int) -> None:
-        picture = read(wanted[position])
+        picture = read(position)
         if picture.shape != batch.shape[1:]:
             raise InputError(
                 f"a picture is {picture.shape[1]}x{picture.shape[0]} where {width}x{height} is recorded; "
@@ -276,6 +349,5 @@ def _stacked(read: Callable[[int], npt.NDArray[np.uint8]], indices: Iterable[int
             )
         batch[position] = picture
 
-    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
-        list(pool.map(place, range(len(wanted))))
+    list(pool.map(place, range(count)))
     return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()

@@ -38,7 +38,12 @@ class Trainer(Protocol):
     def validate(self, epoch: int) -> Mapping[str, float]:
         """Evaluate after an epoch and step the schedulers; return metrics named as in "valid/R@1".
 
-        ``monitor`` must be among them. A metric that is not finite is logged as missing; the monitor must be finite.
+        It is called with finite weights only. ``monitor`` must be among the metrics. One that is not finite is logged
+        as missing; the monitor must be finite.
+
+        Raises:
+            ValueError, RunError: outputs that cannot be scored, as of weights that are finite and overflow; the loop
+                adds where that was.
         """
         ...
 
