@@ -63,8 +63,8 @@ _moved_inputs = _options(
 )
 _transfer = _options(
     click.option("--weights", default="imagenet", show_default=True, help="imagenet, random, or a checkpoint's path."),
-    click.option("--evaluations", type=int, help="Of the objective, per attempt at most."),
-    click.option("--alpha", type=float, help="Weight of the content loss."),
+    click.option("--evaluations", type=int, help="Of the objective, per attempt at most (100)."),
+    click.option("--alpha", type=float, help="Weight of the content loss (0.02)."),
     click.option("--convention", help="How the loss is normalised: personart or raw."),
     click.option("--style-layers", metavar="L,L,…", help="VGG-19 layers of the style loss."),
     click.option("--content-layer", metavar="L", help="VGG-19 layer of the content loss."),
@@ -131,15 +131,15 @@ def main() -> None:
 @_inputs
 @click.option("--paintings-csv", metavar="FILE", help="Artist, genre, style and title of the paintings.")
 @_transfer
-@click.option("--threshold", type=float, help="Redraw the painting while the final loss is this or more.")
+@click.option("--threshold", type=float, help="Redraw the painting while the final loss is this or more (40).")
 @click.option(
     "--give-up/--no-give-up",
     default=None,
     help="Stop an attempt that clearly will not get under the threshold (default), or optimise it to the end.",
 )
-@click.option("--max-attempts", type=int, help="Paintings tried per face.")
+@click.option("--max-attempts", type=int, help="Paintings tried per face (10).")
 @click.option("--image-format", help="png, webp (both lossless) or jpeg.")
-@click.option("--shard-size", type=int, help="Faces per shard.")
+@click.option("--shard-size", type=int, help="Faces per shard (512).")
 @click.option("--split", metavar="S,S,…", help="Build these splits only, out of train, valid, test.")
 @click.option("--limit", type=int, help="Build this many faces only, shared out over the splits.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pairing of faces and paintings.")

@@ -32,7 +32,7 @@ from tests.stub_engine import StubEngine
 
 ROOT = Path(__file__).parent.parent
 REAL_ENGINE = shard_task.repaint_shard
-COMMANDS = ("bench", "build", "demo", "calibrate", "status", "verify", "preview")
+COMMANDS = ("backbones", "train", "bench", "build", "demo", "calibrate", "status", "verify", "preview")
 
 
 @pytest.fixture(scope="module")
