@@ -177,7 +177,7 @@ class _Loop:
                     self._draw()
             raise
         if self._should_stop():
-            raise Interrupted(f'Stopped; "{self._run.out}" is trained. Run the same command again to go on from there.')
+            raise Interrupted(f'Stopped; "{self._run.out}" is trained. Run the same command again for its results.')
         best = progress.history[progress.best - 1]
         return FitResult(progress.best, best[monitor], tuple(progress.history), reason)
 
