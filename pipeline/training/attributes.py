@@ -7,7 +7,7 @@ proxies. One training gives the two cells of its row, on the validation and on t
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from pipeline.training.attribute_model import model_document
 from pipeline.training.attribute_result import AttributesResult
 from pipeline.training.attribute_trainer import AttributeData, AttributeTrainer, Criterion, TrainingSet
 from pipeline.training.best_checkpoint import read_best
-from pipeline.training.device import check_device, training_device
+from pipeline.training.device import training_device
 from pipeline.training.embedding_cache import DOMAINS, Precision, embeddings_of_all_ranks
 from pipeline.training.loop import fit
 from pipeline.training.model_file import MODEL_FILE
 from pipeline.training.run_faces import UNKNOWN, RunFaces
+from pipeline.training.setting_checks import check_choices, check_least, check_optimisation
 from pipeline.training.split_overlap import overlap_remark, people_in_several_splits
 from pipeline.training.tensorboard_log import require_tensorboard
 from pipeline.training.training_run import TrainingRun
@@ -79,18 +80,9 @@ class AttributesConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(f'{name} is one of {", ".join(get_args(kind))}, not "{getattr(self, name)}"')
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
-        if not 0 < self.lr <= 1:
-            raise InputError(f"lr must be a number above 0 and at most 1, not {self.lr}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must lie in [0, 2^63), not {self.seed}")
-        check_device(self.device)
+        check_choices(self, _CHOICES)
+        check_least(self, {"epochs": 1, "batch_size": 1, "patience": 1})
+        check_optimisation(self.lr, self.seed, self.device)
 
     def document(self) -> dict[str, Any]:
         """Return the settings that decide the result, apart from data and weights, as JSON has them."""

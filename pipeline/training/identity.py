@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from manifests.errors import InputError
 from pipeline.backbones.embedder import load_embedder
 from pipeline.training import ranks
 from pipeline.training.best_checkpoint import read_best
-from pipeline.training.device import check_device, training_device
+from pipeline.training.device import training_device
 from pipeline.training.embedding_cache import Precision, embeddings_of_all_ranks
 from pipeline.training.identity_data import identity_data
 from pipeline.training.identity_features import BackboneFeatures, CachedFeatures, Features
@@ -28,6 +28,7 @@ from pipeline.training.model_file import MODEL_FILE
 from pipeline.training.pair_sampler import Positives, batch_bounds
 from pipeline.training.projection import AsymmetricProjections, Form
 from pipeline.training.run_faces import UNKNOWN, RunFaces
+from pipeline.training.setting_checks import check_choices, check_least, check_optimisation
 from pipeline.training.split_overlap import overlap_remark, people_in_several_splits
 from pipeline.training.tensorboard_log import require_tensorboard
 from pipeline.training.training_run import TrainingRun
@@ -95,20 +96,11 @@ class IdentityConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(f'{name} is one of {", ".join(get_args(kind))}, not "{getattr(self, name)}"')
-        for name, least in (("batch_size", 2), ("epochs", 1), ("patience", 1), ("plateau", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, not {value}")
+        check_choices(self, _CHOICES)
+        check_least(self, {"batch_size": 2, "epochs": 1, "patience": 1, "plateau": 1})
         if not 0 < self.margin < math.inf:
             raise InputError(f"margin must be a number above 0, not {self.margin}")
-        if self.lr is not None and not 0 < self.lr <= 1:
-            raise InputError(f"lr must be a number above 0 and at most 1, not {self.lr}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must lie in [0, 2^63), not {self.seed}")
-        check_device(self.device)
+        check_optimisation(self.lr, self.seed, self.device)
 
     @property
     def learning_rate(self) -> float:
