@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from manifests.errors import InputError, RunError
 from pipeline.errors import Interrupted
-from pipeline.training import loop, ranks, tensorboard_log
+from pipeline.training import curves, loop, ranks, tensorboard_log
 from pipeline.training.best_checkpoint import read_best
 from pipeline.training.curves import families
 from pipeline.training.metric_log import best_epoch
@@ -477,6 +477,20 @@ def test_tensorboard_that_is_not_installed_is_told_before_any_work(tmp_path, mon
 def test_curves_are_a_picture_of_every_family(tmp_path):
     train(tmp_path / "run", ToyTrainer(), epochs=2)
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("families_shown", [1, 2, 3, 4, 5, 6])
+def test_curves_leave_no_panel_empty(monkeypatch, families_shown):
+    visible = []
+
+    def savefig(figure, *arguments, **options):
+        visible.extend(panel for panel in figure.axes if panel.get_visible())
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    history = [{"train/loss": 1.0, **{f"valid/m{number}": 0.5 for number in range(families_shown - 1)}}]
+    curves.plot_curves(history, "train/loss", 1)
+    assert len(visible) == families_shown
+    assert all(panel.lines for panel in visible)
 
 
 def test_curves_group_metrics_with_the_loss_first():

@@ -45,7 +45,7 @@ def plot_curves(history: History, monitor: str, best: int) -> bytes:
     figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     epochs = range(1, len(history) + 1)
-    for panel, (family, names) in zip(panels, shown, strict=False):
+    for (family, names), panel in zip(shown, panels, strict=False):  # in this order no panel is taken in vain
         for name in names:
             values = [metrics.get(name, math.nan) for metrics in history]
             panel.plot(epochs, values, label=name, marker="." if len(history) < 30 else None, linewidth=1.2)
