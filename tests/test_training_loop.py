@@ -481,7 +481,7 @@ def test_curves_are_a_picture_of_every_family(tmp_path):
 
 @pytest.mark.parametrize("families_shown", [1, 2, 3, 4, 5, 6])
 def test_curves_leave_no_panel_empty(monkeypatch, families_shown):
-    visible = []
+    visible: list[Any] = []
 
     def savefig(figure, *arguments, **options):
         visible.extend(panel for panel in figure.axes if panel.get_visible())
