@@ -312,10 +312,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_once(result: Any, as_json: bool) -> None:
-    """Print what a training has come to; under torchrun in the first process alone."""
+def _train(stage: Callable[..., Any], config: Any, as_json: bool, **options: Any) -> None:
+    """Train, and print what came of it; under torchrun in the first process alone."""
     from pipeline.training import ranks  # noqa: PLC0415
 
+    result = stage(config, quiet=as_json, notify=_notice, **options)
     if ranks.rank() == 0:
         _print(result.lines(), result.as_dict(), as_json)
     ranks.finish()
@@ -337,15 +338,8 @@ def identity(as_json: bool, faces: str | None, partial: bool, tensorboard: bool,
     """Learn who is who across photographs and proxies of RUN; recall before and after into OUT."""
     from pipeline.training.identity import IdentityConfig, train_identity  # noqa: PLC0415
 
-    result = train_identity(
-        IdentityConfig(**_given(options)),
-        faces=faces,
-        partial=partial,
-        quiet=as_json,
-        tensorboard=tensorboard,
-        notify=_notice,
-    )
-    _print_once(result, as_json)
+    config = IdentityConfig(**_given(options))
+    _train(train_identity, config, as_json, faces=faces, partial=partial, tensorboard=tensorboard)
 
 
 @train.command()
@@ -361,15 +355,8 @@ def attributes(as_json: bool, faces: str | None, partial: bool, tensorboard: boo
     """Learn the 40 attributes from photographs, proxies or both of RUN; accuracy beside the majority's into OUT."""
     from pipeline.training.attributes import AttributesConfig, train_attributes  # noqa: PLC0415
 
-    result = train_attributes(
-        AttributesConfig(**_given(options)),
-        faces=faces,
-        partial=partial,
-        quiet=as_json,
-        tensorboard=tensorboard,
-        notify=_notice,
-    )
-    _print_once(result, as_json)
+    config = AttributesConfig(**_given(options))
+    _train(train_attributes, config, as_json, faces=faces, partial=partial, tensorboard=tensorboard)
 
 
 @train.command()
@@ -395,8 +382,7 @@ def fusion(as_json: bool, attributes: str | None, tensorboard: bool, **options: 
     from pipeline.training.fusion import FusionConfig, train_fusion  # noqa: PLC0415
 
     config = FusionConfig(**_given({**options, "attributes": _names(attributes)}))
-    result = train_fusion(config, quiet=as_json, tensorboard=tensorboard, notify=_notice)
-    _print_once(result, as_json)
+    _train(train_fusion, config, as_json, tensorboard=tensorboard)
 
 
 @main.command()

@@ -1,10 +1,14 @@
 """The three readings of Eq. 4 and 5, and where they start."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.training.projection import FORMS, AsymmetricProjections, Projection
+from pipeline.training.projection import AsymmetricProjections, Form, Projection
+
+FORMS = get_args(Form)
 
 DIM = 6
 

@@ -153,7 +153,7 @@ def train_attributes(
         config.document(),
         {
             "faces": run_faces.fingerprint,
-            "network": embedder.digest,
+            "weights": embedder.digest,
             "crop": embedder.face_input.crop,
             "counts": {split: len(rows) for split, rows in indices.items()},
             "unlabelled": unlabelled,

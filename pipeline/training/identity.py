@@ -178,7 +178,7 @@ def train_identity(
         config.document(),
         {
             "faces": run_faces.fingerprint,
-            "network": embedder.digest,
+            "weights": embedder.digest,
             "crop": embedder.face_input.crop,
             "counts": {split: len(indices) for split, indices in data.splits.items()},
         },

@@ -1,13 +1,12 @@
 """The non-symmetric linear projections f_a, f_r of Cornia et al. (TOMM 2022, Eq. 4 and 5)."""
 
-from typing import Final, Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Form = Literal["residual", "literal", "linear"]
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
 
 
 class Projection(nn.Module):
