@@ -330,7 +330,7 @@ def test_the_same_command_again(built, embedder, tmp_path):
     with pytest.raises(InputError, match=r"train_on: this run has joint, now it would be art"):
         train_attributes(settings(built, tmp_path / "out", train_on="art"), quiet=True)
     embedder.digest = "other weights"
-    with pytest.raises(InputError, match=r"network: .* now it would be other weights"):
+    with pytest.raises(InputError, match=r"data\.weights: .* now it would be other weights"):
         train_attributes(settings(built, tmp_path / "out"), quiet=True)
 
 
