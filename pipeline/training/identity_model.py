@@ -29,13 +29,15 @@ class IdentityModel(nn.Module):
     Attributes:
         embedder: φ.
         projections: of φ.
+        finetuned: whether φ's weights are others than those that `embedder.digest` names.
 
     """
 
-    def __init__(self, embedder: FaceEmbedder, projections: AsymmetricProjections) -> None:
+    def __init__(self, embedder: FaceEmbedder, projections: AsymmetricProjections, *, finetuned: bool = False) -> None:
         super().__init__()
         self.embedder = embedder
         self.projections = projections
+        self.finetuned = finetuned
 
     def embed_real(self, images: Tensor) -> Tensor:
         """Embed photographs: [B, 3, H, W], RGB, uint8 or float 0–1 → float32 [B, D], unit rows."""
@@ -114,7 +116,7 @@ def load_identity_model(
         raise RunError(
             f'"{place / BEST_FILE}" does not fit {MODEL_FILE} beside it; restore both from a copy, or train again'
         ) from error
-    return IdentityModel(embedder, projections).to(device).eval()
+    return IdentityModel(embedder, projections, finetuned=bool(finetuned)).to(device).eval()
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -73,6 +73,7 @@ class RunFaces:
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
         self._splits = np.array(accepted[schema.SPLIT].to_pylist(), dtype=np.str_)
         self._proxies = _Proxies(run, accepted[schema.DATA_FILE].to_pylist(), _integers(accepted[schema.DATA_ROW]))
+        self._digests: list[str] = accepted[schema.SHA256].to_pylist()
         self._run = run
         self._faces = faces
         self._photographs: _Photographs | None = None
@@ -158,6 +159,14 @@ class RunFaces:
             encoded = self._proxies.encoded(wanted, pool)
             return _stacked(lambda at: self._proxies.decoded(wanted[at], encoded[at]), len(wanted), self.size, pool)
 
+    def locators(self, indices: Sequence[int] | Indices) -> list[str]:
+        """Return where proxies are, as `manifests.image_source.ImageSource` has it for Parquet; InputError as above."""
+        return [self._proxies.locator(int(index)) for index in indices]
+
+    def digests(self, indices: Sequence[int] | Indices) -> list[str]:
+        """Return the SHA-256 (hex) of proxies as they are stored."""
+        return [self._digests[int(index)] for index in indices]
+
     def photographs(self, indices: Sequence[int] | Indices) -> Tensor:
         """Read photographs fitted to the proxies' size as the engine fitted them: uint8 [B, 3, H, W], RGB.
 
@@ -211,6 +220,15 @@ class _Proxies:
         found = dict(zip(wanted, pool.map(self._of_file, wanted, wanted.values()), strict=True))
         return [found[self._files[index]][int(self._rows[index])] for index in indices]
 
+    def locator(self, index: int) -> str:
+        file, row = self._files[index], int(self._rows[index])
+        try:
+            ends = self._ends_of(file)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damage(f'"{file}"') from error
+        group = int(np.searchsorted(ends, row, side="right"))
+        return f"{file}#{group}#{row - int(np.append(0, ends)[group])}"
+
     def decoded(self, index: int, encoded: bytes) -> Pixels:
         """Decode a proxy; InputError names its place."""
         try:
@@ -220,10 +238,7 @@ class _Proxies:
 
     def _of_file(self, file: str, rows: set[int]) -> dict[int, bytes]:
         try:
-            if file not in self._ends:
-                with self._run.parquet(file) as parquet:
-                    self._ends[file] = _row_group_ends(parquet)
-            ends = self._ends[file]
+            ends = self._ends_of(file)
             if beyond := [row for row in rows if row >= ends[-1]]:
                 raise self._damage(f'row {min(beyond)} of "{file}"')
             groups = {row: int(np.searchsorted(ends, row, side="right")) for row in rows}
@@ -232,6 +247,12 @@ class _Proxies:
             raise self._damage(f'"{file}"') from error
         starts = np.append(0, ends)
         return {row: images[group][row - int(starts[group])].as_py() for row, group in groups.items()}
+
+    def _ends_of(self, file: str) -> Indices:
+        if file not in self._ends:
+            with self._run.parquet(file) as parquet:
+                self._ends[file] = _row_group_ends(parquet)
+        return self._ends[file]
 
     def _of_groups(self, file: str, groups: set[int]) -> dict[int, pa.Array]:
         with self._lock:
