@@ -27,7 +27,7 @@ PER_QUERY_SCHEMA: Final = pa.schema(
 )
 """One row for every λ and query.
 
-relevant: how many relevant items there are. rank: of the first of them; null without any, as is average_precision, which
+relevant: how many relevant items. rank: of the first of them; null without any, as is average_precision, which
 is that of the full ranking. top_…: of the first item its id, s of Eq. 9 and its two parts, (1 + s_i)/2 and s_a (null
 without attributes). agreement: share of attributes in which query and first item agree, null where none is known.
 """
