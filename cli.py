@@ -221,14 +221,14 @@ def calibrate(faces: str, paintings: str, **options: Any) -> None:
     from pipeline.calibration_report import (  # noqa: PLC0415
         calibration_dict,
         calibration_lines,
-        check_place,
         plot_calibration,
     )
+    from pipeline.output_place import check_place  # noqa: PLC0415
     from pipeline.transfer_settings import from_options  # noqa: PLC0415
 
     take = options.pop
     as_json, output, weights, pairs, seed = (take(name) for name in ("as_json", "output", "weights", "pairs", "seed"))
-    check_place(output)  # before the work, not after it
+    check_place(output, "histogram")  # before the work, not after it
     with click.progressbar(length=pairs, label="pairs", file=sys.stderr) as bar:
         result = measure(
             *(faces, paintings, from_options(_layers(options))),
@@ -383,6 +383,114 @@ def fusion(as_json: bool, attributes: str | None, tensorboard: bool, **options: 
 
     config = FusionConfig(**_given({**options, "attributes": _names(attributes)}))
     _train(train_fusion, config, as_json, tensorboard=tensorboard)
+
+
+_bare_or_trained = _options(
+    click.option("--backbone", help="A bare network instead of a trained identity model."),
+    click.option("--weights", metavar="FILE", help="Its checkpoint, or random; of --identity, where it is now."),
+)
+_heads = _options(
+    click.option("--art-attributes", metavar="DIR", help="Heads of their own for paintings."),
+    click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now."),
+    click.option("--crop", type=_crop, metavar="L,T,R,B", help="What the networks see of a picture, as fractions."),
+    click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any."),
+)
+_one_model = _options(
+    click.option("--identity", metavar="DIR", help="Folder of `stylize train identity`."),
+    click.option("--attributes", metavar="DIR", help="Folder of `stylize train attributes`; none: identity alone."),
+    _bare_or_trained,
+    _heads,
+)
+_PLACES = ("identity", "backbone", "weights", "attributes", "art_attributes", "attribute_weights", "crop")
+
+
+@main.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("out", metavar="INDEX")
+@_one_model
+@click.option("--split", metavar="S,S,…", help="Of a run, these splits alone.")
+@click.option("--partial", is_flag=True, help="Take what is there of an unfinished run.")
+@click.option("--size", type=_size, metavar="WxH", help="Of a folder's pictures as networks see them (178x218).")
+@_json
+@_user_errors
+def index(source: str, out: str, as_json: bool, split: str | None, **options: Any) -> None:
+    """Make INDEX of the proxies of a run, or of a folder of faces, to search in; or add what is new."""
+    from pipeline.retrieval.make_index import make_index  # noqa: PLC0415
+    from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
+
+    places = ModelPlaces(**{name: options.pop(name) for name in _PLACES})
+    update = make_index(source, out, places, splits=_names(split), quiet=as_json, notify=_notice, **options)
+    _print(update.lines(), update.as_dict(), as_json)
+
+
+@main.command()
+@click.argument("test_set", metavar="SET")
+@click.option("--out", metavar="DIR", help="Folder for JSON, tables, curves, single queries and report.html.")
+@click.option("--identity", "models", multiple=True, metavar="DIR", help="Of `stylize train identity`; repeatable.")
+@click.option("--attributes", multiple=True, metavar="DIR", help="Of `stylize train attributes`; several for Table 2.")
+@_bare_or_trained
+@_heads
+@click.option("--layout", help="Of SET: a run, or a published test set; recognised by itself.")
+@click.option("--split", help="Of a run, or of --queries (test).")
+@click.option("--faces", metavar="PATH", help="Where a run's photographs are now.")
+@click.option("--queries", metavar="RUN", help="Whose photographs search a set that has none, such as WikiArt Faces.")
+@click.option("--table", type=click.IntRange(1, 5), help="This table of the paper alone.")
+@click.option("--figure", type=click.IntRange(7, 7), help="This figure of the paper alone.")
+@click.option("--lambda", "lambdas", type=float, multiple=True, help="Weight of the attributes; repeatable.")
+@click.option("--agreement", help="Attributes as annotated (labels), as predicted (predictions), or auto.")
+@click.option("--rounds", type=int, help="Of simulated feedback (10).")
+@click.option("--seed", type=int, help="Of simulated users, and of random weights.")
+@click.option("--batch-size", type=int, help="Pictures at a time.")
+@_json
+@_user_errors
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Search SET's photographs in its art: recall, precision, attributes, feedback, beside the paper's figures."""
+    from pipeline.retrieval.evaluate_set import EvaluateConfig, evaluate_set  # noqa: PLC0415
+
+    options["lambdas"] = options["lambdas"] or None
+    result = evaluate_set(EvaluateConfig(**_given(options)), quiet=as_json, notify=_notice)
+    _print(result.lines(), result.as_dict(), as_json)
+
+
+@main.command()
+@click.argument("photo", metavar="PHOTO")
+@click.option("--index", "index_dir", required=True, metavar="INDEX", help="Made by `stylize index`.")
+@click.option("-k", "--count", "k", type=click.IntRange(1), help="How many to find (12).")
+@click.option("--lambda", "weight", type=float, help="Weight of the attributes beside the face (0.2).")
+@click.option("--with", "with_", multiple=True, metavar="ATTRIBUTE", help="Only with it; repeatable.")
+@click.option("--without", multiple=True, metavar="ATTRIBUTE", help="Only without it; repeatable.")
+@click.option("--like", multiple=True, metavar="ID", help="More like this item; repeatable.")
+@click.option("--unlike", multiple=True, metavar="ID", help="Less like this item; repeatable.")
+@click.option("--explain", type=click.IntRange(0), help="Say of so many first items which regions made them match.")
+@click.option("--engine", help="exact (default), or by faiss (extra faiss): flat, ivf or hnsw.")
+@click.option("--crop", type=_crop, metavar="L,T,R,B", help="Where the head is in PHOTO, as fractions.")
+@click.option("-o", "--output", metavar="FILE", help="Contact sheet of what was found, PNG.")
+@click.option("--identity", metavar="DIR", help="Where the index's identity model is now.")
+@click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now.")
+@click.option("--attributes", metavar="DIR", help="Where its attribute heads are now.")
+@click.option("--art-attributes", metavar="DIR", help="Where those for paintings are now.")
+@click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now.")
+@click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
+@_json
+@_user_errors
+def search(photo: str, index_dir: str, as_json: bool, output: str | None, **options: Any) -> None:
+    """Find the faces of INDEX that look like the one of PHOTO, a picture cropped to a head as Celeb-A's are."""
+    from pipeline.output_place import check_place  # noqa: PLC0415
+    from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
+    from pipeline.retrieval.search import search as find  # noqa: PLC0415
+    from pipeline.retrieval.search_sheet import write_search_sheet  # noqa: PLC0415
+
+    if output is not None:
+        check_place(output, "contact sheet")  # before the work, not after it
+    places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
+    result = find(photo, index_dir, places=places, **_given(options))
+    _print(result.lines(), result.as_dict(), as_json)
+    if output is not None:
+        write_search_sheet(result, output)
+        _notice(f"contact sheet: {output}")
+
+
+_MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weights")
 
 
 @main.command()

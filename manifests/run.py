@@ -7,6 +7,7 @@ OUT/manifest/train-00000-of-00396.parquet    one row per input face; this file i
 OUT/journal/                                 files in flight; gone when the run is complete
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,11 +21,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from manifests.commit import TEMPORARY_NAME, publish
 from manifests.errors import InputError, RunError
+from manifests.file_lock import locked
+from manifests.redo_log import logged, redo
 from manifests.shard_name import MANIFEST_FOLDER, ShardName, planned_shards
 
 RUN_FILE: Final = "run.json"
 CARD_FILE: Final = "README.md"
 JOURNAL_FOLDER: Final = "journal"
+REDRAW_FILE: Final = "redraw.json"
+"""In the journal: the redraw that is under way or was interrupted. It outlives a build in between."""
 FORMAT: Final = 1
 """Version of the layout above, the schemas and run.json; a reader refuses any other."""
 
@@ -68,12 +73,17 @@ class RunDirectory:
     def find(cls, url: str | os.PathLike[str]) -> "RunDirectory | None":
         """Open the run at ``url``; None where there is nothing yet (no such folder, or an empty one).
 
-        Raises InputError for a file, a folder that holds something else, and an unreadable or foreign run.json.
+        A shard whose replacement was interrupted is brought to its end first, as far as the run can be written. Raises
+        InputError for a file, a folder that holds something else, and an unreadable or foreign run.json.
         """
         fs, root, url = open_filesystem(url)
         entries = _list(fs, root)
         if RUN_FILE in entries:
-            return cls(fs, root, url, _read_run_file(fs, root, url))
+            run = cls(fs, root, url, _read_run_file(fs, root, url))
+            if JOURNAL_FOLDER in entries and run.half_replaced():
+                with contextlib.suppress(OSError), run.locked():  # one that may only be read is read as it is
+                    run.repair()
+            return run
         if not entries and fs.isfile(root):
             raise InputError(
                 f"{url} is a file, not a folder; choose an empty or new folder to build, or the folder of a run to read"
@@ -87,6 +97,12 @@ class RunDirectory:
                 "choose an empty or new folder to build, or the folder of a run to read"
             )
         return None
+
+    @staticmethod
+    def exists(url: str | os.PathLike[str]) -> bool:
+        """Whether there is a run.json at ``url``, of whatever content."""
+        fs, root, _ = open_filesystem(url)
+        return bool(fs.exists(f"{root}/{RUN_FILE}"))
 
     @classmethod
     def open(cls, url: str | os.PathLike[str]) -> "RunDirectory":
@@ -124,13 +140,34 @@ class RunDirectory:
         names = (ShardName.parse(entry) for entry in self.entries(MANIFEST_FOLDER) if entry.endswith(".parquet"))
         return {name for name in names if name is not None}
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run's lock meanwhile: whoever replaces a committed shard, or takes the journal away, has it."""
+        return locked(self.fs, self.path(RUN_FILE))
+
+    def half_replaced(self) -> list[ShardName]:
+        """Return the committed shards whose replacement has begun and not ended; it may be under way."""
+        return logged(self.entries(JOURNAL_FOLDER))
+
+    def repair(self) -> None:
+        """Bring begun replacements of shards to their end; OSError. To be called by the holder of the lock."""
+        for name in self.half_replaced():
+            redo(self.fs, self.root, self.path(JOURNAL_FOLDER), name)
+
     def finish(self) -> bool:
-        """Remove the journal if every planned shard is committed; return whether that is so."""
+        """Remove the journal if every planned shard is committed, and return whether that is so; OSError.
+
+        Only the record of an unfinished redraw stays in it.
+        """
         if not self.planned().keys() <= self.committed():
             return False
         journal = self.path(JOURNAL_FOLDER)
-        if self.fs.exists(journal):
-            self.fs.rm(journal, recursive=True)
+        with self.locked():
+            self.repair()
+            entries = self.entries(JOURNAL_FOLDER)
+            gone = [journal] if REDRAW_FILE not in entries else [f"{journal}/{entry}" for entry in entries]
+            for path in gone:
+                if path != f"{journal}/{REDRAW_FILE}" and self.fs.exists(path):
+                    self.fs.rm(path, recursive=True)
         return True
 
 

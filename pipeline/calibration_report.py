@@ -59,13 +59,6 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     return lines
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
-    """Refuse a place for the picture that cannot be written; RunError."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise RunError(f'the histogram "{os.fspath(path)}" cannot be written; give another place with -o')
-
-
 def plot_calibration(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """Draw the histogram of losses and the curve of loss against evaluations into a PNG file; OSError."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # half a second that only this needs

@@ -71,7 +71,7 @@ def describe(
 
     Raises:
         InputError: a picture cannot be read.
-        RunError: an embedding is not finite.
+        RunError: an embedding or a probability is not finite.
     """
     device = next(model.parameters()).device
     forward = model.real if domain == "real" else model.art
@@ -84,10 +84,10 @@ def describe(
     ):
         for batch, pictures in prefetch(batches, faces.load, depth=2):
             embeddings, probabilities = forward(pictures.to(device))
-            if not embeddings.isfinite().all():
-                row = int((~embeddings.isfinite().all(dim=1)).nonzero()[0])
-                name = faces.table[ID][int(batch[row])].as_py()
-                raise RunError(f"the embedding of {name} is not finite; are these the weights of the network?")
+            finite = embeddings.isfinite().all(dim=1) & probabilities.isfinite().all(dim=1)
+            if not finite.all():
+                name = faces.table[ID][int(batch[int((~finite).nonzero()[0])])].as_py()
+                raise RunError(f"the description of {name} is not finite; are these the weights of the network?")
             parts.append((embeddings.cpu(), probabilities.cpu()))
             bar.update(len(batch))
     return DescribedFaces(faces.table, *(torch.cat(columns) for columns in zip(*parts, strict=True)))

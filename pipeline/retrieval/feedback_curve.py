@@ -1,6 +1,7 @@
 """What simulated relevance feedback has come to: average precision round by round."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ class FeedbackCurve:
     Attributes:
         settings: of the feedback.
         weight: λ.
-        average_precision: float64 [Q, rounds + 1] of every answerable query before feedback and after every round.
+        average_precision: float64 [Q, rounds + 1] of every answerable query before feedback and after every round;
+            NaN where nothing relevant is left in the ranking, which happens only where judged items are removed.
         without_relevant: queries that could not be simulated, as the gallery has nothing relevant to them.
     """
 
@@ -30,7 +32,25 @@ class FeedbackCurve:
         return int(self.average_precision.shape[1]) - 1
 
     @property
+    def queries(self) -> int:
+        """How many queries were simulated."""
+        return len(self.average_precision)
+
+    @property
     def mean(self) -> npt.NDArray[np.float64]:
-        """Mean over queries, float64 [rounds + 1]."""
-        mean: npt.NDArray[np.float64] = self.average_precision.mean(axis=0)
+        """Mean over the queries that have something relevant left, float64 [rounds + 1]; NaN where none has."""
+        known = ~np.isnan(self.average_precision)
+        count = known.sum(axis=0)
+        total = np.where(known, self.average_precision, 0).sum(axis=0)
+        mean: npt.NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return mean
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the single queries, with None for NaN, as JSON can hold it."""
+        return {
+            "settings": self.settings.as_dict(),
+            "lambda": self.weight,
+            "queries": self.queries,
+            "without_relevant": self.without_relevant,
+            "mAP": [None if np.isnan(value) else float(value) for value in self.mean],
+        }

@@ -82,7 +82,7 @@ class RetrievalModel(nn.Module):
         identity: f_r and f_a.
         real, art: attribute branches of photographs and of art, with the same attributes; None for none.
         title: what it is, for people.
-        digest: hex SHA-256 of all that decides a description but the crop.
+        digest: hex SHA-256 of all that decides a description but the crops.
 
     Attributes:
         title, digest: as given.
