@@ -196,7 +196,7 @@ def _layers(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--workers", type=int, help="Local workers.")
 @_user_errors
 def demo(out: str, weights: str, workers: int | None) -> None:
-    """Draw cartoon faces and paintings into OUT (default: stylize-demo), build a data set of them, train on it."""
+    """Draw cartoon faces and paintings into OUT, build a data set of them, train on it, search in it, report."""
     from pipeline.config import ExecutionConfig  # noqa: PLC0415
     from pipeline.demo.demo import run_demo  # noqa: PLC0415
     from pipeline.inspection import status_lines  # noqa: PLC0415
@@ -205,6 +205,7 @@ def demo(out: str, weights: str, workers: int | None) -> None:
     for line in (*status_lines(result.summary.status), *result.report.lines(), *result.identity.lines()):
         click.echo(line)
     click.echo(f"contact sheet: {result.sheet}")
+    click.echo(f"report: {result.page}")
 
 
 @main.command()
@@ -251,13 +252,20 @@ def calibrate(faces: str, paintings: str, **options: Any) -> None:
 @click.option("--textbook-pairs", type=click.IntRange(1), help="Of them, for the textbook loop: all; on CUDA, eight.")
 @click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of sample and pairing.")
 @click.option("--utilisation", is_flag=True, help="Also faces of 5 to 150 evaluations, in flight and in fixed batches.")
+@click.option("--retrieval", is_flag=True, help="Instead: search, 1,000 queries in 20,000 items, beside bare torch.")
 @_json
 @_user_errors
-def bench(as_json: bool, **options: Any) -> None:
+def bench(as_json: bool, retrieval: bool, **options: Any) -> None:
     """Measure this machine: images/s beside a textbook loop's, on the same pairs; precision; where the time goes.
 
     Both sides do all evaluations (150 unless told), so --tolerance plays no part; the size is 178x218 unless told.
     """
+    if retrieval:
+        from pipeline.retrieval.retrieval_bench import retrieval_bench  # noqa: PLC0415
+
+        searched = retrieval_bench()
+        _print(searched.lines(), searched.as_dict(), as_json)
+        return
     from pipeline.bench import TEXTBOOK_EVALUATIONS  # noqa: PLC0415
     from pipeline.bench import bench as measure  # noqa: PLC0415
     from pipeline.bench_report import bench_dict, bench_lines  # noqa: PLC0415

@@ -57,13 +57,14 @@ BARE = faces({"Male": [False]}, [[]])
 NOTHING = faces({}, [[]])
 
 
-def test_labels_where_both_have_any():
-    assert agreement_by("auto", LABELLED, LABELLED) == "labels"
-    assert agreement_by("predictions", LABELLED, LABELLED) == "predictions"
-    # Labels, but not of the same attributes: no pair could be compared.
-    assert agreement_by("auto", LABELLED, OTHERS) == "predictions"
+def test_predictions_where_there_are_any_and_labels_where_both_have_them():
+    assert agreement_by("auto", LABELLED, LABELLED) == "predictions"
+    assert agreement_by("labels", LABELLED, LABELLED) == "labels"
     assert agreement_by("auto", LABELLED, faces({}, [[0.0] * 3])) == "predictions"
     assert agreement_by("auto", BARE, LABELLED) == "labels"
+    assert agreement_by("auto", BARE, BARE) == "labels"
+    # Labels, but not of the same attributes: no pair could be compared.
+    assert agreement_by("auto", BARE, faces({"Bald": [True]}, [[]])) is None
     assert agreement_by("auto", NOTHING, NOTHING) is None
 
 

@@ -25,11 +25,12 @@ def shown(tmp_path_factory):
         patch.setattr(demo, "draw_wikiart", lambda folder, **rest: draw_wikiart(folder, size=(64, 64), **rest))
         patch.setattr(demo, "EVALUATIONS", 2)
         patch.setattr(demo, "THRESHOLD", 1e5)  # two evaluations do not get below the real one
+        patch.setattr(demo, "ATTRIBUTE_EPOCHS", 1)
         patch.chdir(place)
         first = succeed("demo")
-        before = {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")}
+        before = {path: path.stat().st_mtime_ns for path in place.rglob("dataset/**/*.parquet")}
         second = succeed("demo", "stylize-demo")
-        assert {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")} == before
+        assert {path: path.stat().st_mtime_ns for path in place.rglob("dataset/**/*.parquet")} == before
     return place / "stylize-demo", first, second
 
 
@@ -52,13 +53,31 @@ def test_it_says_that_random_weights_are_for_smoke_runs(shown):
     assert "--weights imagenet" in shown[1].output
 
 
-def test_it_prints_where_the_contact_sheet_is(shown):
+def test_it_prints_where_the_contact_sheet_and_the_report_are(shown):
     place, first, second = shown
     for result in (first, second):
-        assert result.stdout.splitlines()[-1] == "contact sheet: stylize-demo/contact-sheet.png"
+        assert result.stdout.splitlines()[-2:] == [
+            "contact sheet: stylize-demo/contact-sheet.png",
+            "report: stylize-demo/report.html",
+        ]
     with Image.open(place / "contact-sheet.png") as sheet:
         sheet.load()
         assert min(sheet.size) > 200
+
+
+def test_it_ends_with_a_report_of_the_test_split(shown):
+    place, _, _ = shown
+    page = (place / "report.html").read_text(encoding="utf-8")
+    recorded = json.loads((place / "evaluation/results.json").read_text())
+    (evaluation,) = recorded["evaluations"].values()
+    assert evaluation["queries"]["count"] == evaluation["gallery"]["count"] == 12
+    assert [result["lambda"] for result in evaluation["results"]] == [0, 0.1, 0.2, 0.5, 1, 5, 10]
+    at = {result["lambda"]: result for result in evaluation["results"]}[0.2]
+    assert f"{100 * at['R@1']:.1f}<small>%</small>" in page
+    assert "rounds of simulated feedback" in page
+    assert page.count("data:image/jpeg;base64,") > 50
+    assert page.count("<svg") == 3
+    assert "means nothing" in page or "mean nothing" in page  # an untrained network's figures
 
 
 def test_it_goes_on_into_training_and_prints_recall_before_and_after(shown):

@@ -9,11 +9,12 @@ from fractions import Fraction
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
+from pipeline.retrieval.attribute_agreement import labels_in_common
 from pipeline.retrieval.described_faces import Codes, DescribedFaces
 from pipeline.retrieval.evaluation import evaluate
 from pipeline.retrieval.evaluation_result import PER_QUERY_SCHEMA
@@ -109,13 +110,15 @@ def by_definition(queries, gallery, weight, by):
 
 
 @settings(deadline=None, max_examples=60)
-@given(sides(), st.sampled_from(["auto", "predictions"]), st.integers(1, 60))
+@given(sides(), st.sampled_from(["auto", "labels", "predictions"]), st.integers(1, 60))
 def test_by_definition(of, agreement, chunk):
     queries, gallery = of
+    if agreement == "labels":
+        assume(labels_in_common(queries, gallery))
     evaluation = evaluate(queries, gallery, WEIGHTS, agreement=agreement, ks=(1, 2), chunk=chunk)
     assert evaluation.per_query.schema == PER_QUERY_SCHEMA
     by = evaluation.agreement_by
-    assert by == "predictions" or agreement == "auto"
+    assert by == ("labels" if agreement == "labels" else "predictions")
     found = evaluation.per_query.to_pylist()
     expected = [row for weight in WEIGHTS for row in by_definition(queries, gallery, weight, by)]
     assert len(found) == len(expected)

@@ -1,5 +1,6 @@
 """Tables of results: what is in their cells, as text, as Markdown and as JSON; and the paper's tables from results."""
 
+import dataclasses
 import json
 import math
 import re
@@ -114,6 +115,15 @@ def test_sets_that_the_paper_has_not_have_no_published_rows():
     for table in (tables.table_1("mine", models), tables.table_3("mine", models), tables.table_4("mine", models)):
         assert rows_of(table, "paper") == {}
         assert not any("paper" in note for note in table.notes)
+
+
+def test_table_3_has_the_annotated_attributes_in_a_row_of_their_own():
+    both = dataclasses.replace(model("x"), annotated=model(agreement=0.5).evaluation)
+    table = tables.table_3("mine", [both, model("y")])
+    assert [row.name for row in table.rows] == ["x", "x, Acc. by labels", "y"]
+    assert table.rows[0].values[::2] == table.rows[1].values[::2]
+    assert table.rows[1].values[1] == pytest.approx(50)
+    assert any("(by labels in rows that say so)" in note for note in table.notes)
 
 
 def test_table_3_puts_the_papers_figures_under_the_same_lambda():

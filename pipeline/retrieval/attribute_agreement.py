@@ -9,13 +9,13 @@ Cornia et al. (TOMM 2022) report "the attribute accuracy of the first retrieved 
   so there is nothing else. The model judges itself: at large λ the figure says how near the nearest bits of the gallery
   are, and little of faces.
 
-"auto" is labels where both sides have any, and predictions elsewhere. For figures to hold against the paper's ask for
-predictions, since its Celeb-A rows are not what labels give. At λ = 0 Table 3 has 85.4 for a network that finds a third
-of the people and 86.7 for one that finds nine of ten, whereas two photographs of a person share 85 % of their labels
-and those of two people 72 % (measured on 250 people of Celeb-A): labels would be further apart, and lower. At λ = 10 it
-has 91.8, where nine of ten first items show somebody else: labels then were at 75 % with our model on 283 photographs,
-predictions at 97 %. Why the other test sets end at 93.3 to 97.4 and Celeb-A at 91.8, neither reading explains; labels
-of the query against predictions of the item, in the score as well, might.
+"auto" is predictions where the model has any, and labels otherwise: predictions are what the paper's figures can be held
+against, for its Celeb-A rows are not what labels give. At λ = 0 Table 3 has 85.4 for a network that finds a third of the
+people and 86.7 for one that finds nine of ten, whereas two photographs of a person share 85 % of their labels and those
+of two people 72 % (measured on 250 people of Celeb-A): labels would be further apart, and lower. At λ = 10 it has 91.8,
+where nine of ten first items show somebody else: labels then were at 75 % with our model on 283 photographs, predictions
+at 97 %. Why the other test sets end at 93.3 to 97.4 and Celeb-A at 91.8, neither reading explains; labels of the query
+against predictions of the item, in the score as well, might.
 """
 
 from typing import Literal
@@ -52,17 +52,17 @@ def agreement_by(asked: Agreement, queries: DescribedFaces, gallery: DescribedFa
     """Choose what attributes are compared by.
 
     Returns:
-        what was asked for; for "auto" labels if some attribute is known of a query and of an item, predictions if the
-        model has any, None if there is neither.
+        what was asked for; for "auto" predictions if the model has any, labels if some attribute is known of a query
+        and of an item, None if there is neither.
 
     Raises:
         InputError: what is asked for is not there.
 
     """
-    labelled = bool((_known(queries) & _known(gallery)).any())
+    labelled = labels_in_common(queries, gallery)
     predicted = queries.probabilities.shape[1] > 0
     if asked == "auto":
-        return "labels" if labelled else "predictions" if predicted else None
+        return "predictions" if predicted else "labels" if labelled else None
     if asked == "labels" and not labelled:
         raise InputError(
             "queries and gallery have no attribute labels in common to compare; compare what the model predicts "
@@ -73,6 +73,11 @@ def agreement_by(asked: Agreement, queries: DescribedFaces, gallery: DescribedFa
             "the model predicts no attributes to compare; give attribute heads (--attributes), or compare labels"
         )
     return asked
+
+
+def labels_in_common(queries: DescribedFaces, gallery: DescribedFaces) -> bool:
+    """Whether some attribute is annotated of a query and of an item."""
+    return bool((_known(queries) & _known(gallery)).any())
 
 
 def known_attributes(faces: DescribedFaces, by: AgreementBy) -> Tensor:

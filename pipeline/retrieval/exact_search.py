@@ -21,7 +21,7 @@ from stylize.precision import convolution_precision
 
 _CHUNK: Final = 1 << 25  # products at a time: 128 MB of float32
 _GATHERED: Final = 1 << 20  # numbers of items' vectors that are copied at a time: 8 MB of float64
-_BLOCK: Final = 1 << 23  # the same where all items are compared with many queries
+_BLOCK: Final = 1 << 21  # the same where all items are compared with many queries
 _SPARE: Final = 4  # candidates beyond k at least
 _SPARE_SHARE: Final = 0.25  # and of k: the further down, the closer lie the products
 _MORE: Final = 8  # times as many candidates where they are not enough
@@ -197,10 +197,11 @@ def candidate_count(k: int) -> int:
 def worthwhile(queries: int, candidates: int, items: int) -> bool:
     """Say whether to look at so many candidates of each query is cheaper than to look at all items in float64.
 
-    Vectors of candidates are fetched for each query. Those of all items are fetched once, which costs more for each as
-    they are many, and then multiplied, which costs a sixty-fourth: measured on a CPU with 2,088 columns.
+    Vectors of candidates are fetched and converted for every query, those of all items once for all queries, and then
+    their products cost little each. The numbers are for less than half the cost of all items, as measured on one core
+    with 2,088 columns.
     """
-    return _FEW * candidates < items and queries * candidates < 3 * items + queries * items / 64
+    return _FEW * candidates < items and queries * candidates < 2 * items + queries * items / 128
 
 
 def check_request(vectors: Tensor, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[int, Tensor | None]:

@@ -11,6 +11,7 @@ from pipeline.retrieval.integrated_gradients import SPACING, Attribution, Quadra
 from pipeline.retrieval.retrieval_model import Description, RetrievalModel
 from pipeline.retrieval.scoring import check_weight
 from pipeline.training.attribute_heads import binarise
+from stylize.precision import convolution_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,8 @@ def explain(
     """Say which pixels speak for a match: integrated gradients of Eq. 9 through both branches, on both sides.
 
     The path begins at black pixels, as the paper's does; networks normalise inside, so black is black and not grey.
+    Black pixels of a picture thus contribute nothing, whatever the networks make of them. The paper explains the query
+    alone.
 
     Args:
         model: in evaluation mode, on any device.
@@ -93,7 +96,13 @@ def explain(
         )
     device = next(model.parameters()).device
     query, item = photograph.to(device), painting.to(device)
-    with torch.no_grad():
+    # Outside inference mode, whose tensors cannot take part in a gradient, and in float32, whatever the caller has on.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        convolution_precision("fp32"),
+    ):
         query_side, item_side = model.real(query[None]), model.art(item[None])
 
     def side(image: Tensor, forward: Callable[[Tensor], Description], fixed: Description) -> SideExplanation:

@@ -73,10 +73,11 @@ def relative_strength(
     if not positive.any():
         return positive
     top = np.percentile(positive[positive > 0], percentile)
-    return (positive / top).clip(max=1)
+    return np.minimum(positive / top, 1.0)
 
 
 def _gaussian(n: int, sigma: float) -> npt.NDArray[np.float64]:
     at = np.arange(n)
-    kernel = np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
-    return kernel / kernel.sum(axis=1, keepdims=True)
+    kernel: npt.NDArray[np.float64] = np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return kernel

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.retrieval import paper_results as paper
 from pipeline.retrieval import tables
+from pipeline.retrieval.attribute_agreement import Agreement, labels_in_common
 from pipeline.retrieval.described_faces import DescribedFaces, describe
 from pipeline.retrieval.evaluate_config import EvaluateConfig
 from pipeline.retrieval.evaluation import evaluate
@@ -78,11 +79,16 @@ class SetSearch:
         if model.random:
             self.notes.append(f"{model.title}: the network has random weights, so that its figures mean nothing.")
         if self.wanted & _SEARCHED:
-            self.evaluations[model.title] = self._evaluation(model, opened, queries, gallery)
+            found = self._evaluation(model, opened, queries, gallery, self.config.agreement)
+            self.evaluations[model.title] = found
+            both = self.config.agreement == "auto" and found.agreement_by == "predictions"
+            annotated = (
+                self._evaluation(model, opened, queries, gallery, "labels")
+                if both and labels_in_common(queries, gallery)
+                else None
+            )
             self.searched.append(
-                tables.EvaluatedModel(
-                    model.name, model.backbone, opened.dim, model.trained, self.evaluations[model.title]
-                )
+                tables.EvaluatedModel(model.name, model.backbone, opened.dim, model.trained, found, annotated)
             )
         if self.wanted & _SIMULATED:
             curves = self._curves(queries, gallery)
@@ -119,7 +125,12 @@ class SetSearch:
         )
 
     def _evaluation(
-        self, model: SearchedModel, opened: RetrievalModel, queries: DescribedFaces, gallery: DescribedFaces
+        self,
+        model: SearchedModel,
+        opened: RetrievalModel,
+        queries: DescribedFaces,
+        gallery: DescribedFaces,
+        agreement: Agreement,
     ) -> Evaluation:
         return evaluate(
             queries,
@@ -128,7 +139,7 @@ class SetSearch:
             query_title=self.sides.queries.title,
             gallery_title=self.sides.gallery.title,
             model_title=opened.title if model.name == model.backbone else f"{model.name}: {opened.title}",
-            agreement=self.config.agreement,
+            agreement=agreement,
             device=self.device,
         )
 
