@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from manifests.errors import RunError
 from pipeline.calibrate import ACCEPTED_SHARE, Calibration, loss_unit
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)

@@ -9,13 +9,13 @@ Cornia et al. (TOMM 2022) report "the attribute accuracy of the first retrieved 
   so there is nothing else. The model judges itself: at large λ the figure says how near the nearest bits of the gallery
   are, and little of faces.
 
-"auto" is predictions where the model has any, and labels otherwise: predictions are what the paper's figures can be held
-against, for its Celeb-A rows are not what labels give. At λ = 0 Table 3 has 85.4 for a network that finds a third of the
-people and 86.7 for one that finds nine of ten, whereas two photographs of a person share 85 % of their labels and those
-of two people 72 % (measured on 250 people of Celeb-A): labels would be further apart, and lower. At λ = 10 it has 91.8,
-where nine of ten first items show somebody else: labels then were at 75 % with our model on 283 photographs, predictions
-at 97 %. Why the other test sets end at 93.3 to 97.4 and Celeb-A at 91.8, neither reading explains; labels of the query
-against predictions of the item, in the score as well, might.
+"auto" is predictions where the model has any, and labels otherwise: predictions are what the paper's figures can be
+held against, for its Celeb-A rows are not what labels give. At λ = 0 Table 3 has 85.4 for a network that finds a third
+of the people and 86.7 for one that finds nine of ten, whereas two photographs of a person share 85 % of their labels
+and those of two people 72 % (measured on 250 people of Celeb-A): labels would be further apart, and lower. At λ = 10 it
+has 91.8, where nine of ten first items show somebody else: labels then were at 75 % with our model on 283 photographs,
+predictions at 97 %. Why the other test sets end at 93.3 to 97.4 and Celeb-A at 91.8, neither reading explains; labels
+of the query against predictions of the item, in the score as well, might.
 """
 
 from typing import Literal

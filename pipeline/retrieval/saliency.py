@@ -51,7 +51,8 @@ def overlay(
     colours = colormaps["plasma"](0.2 + 0.8 * strength)[..., :3] * 255
     ground = _GROUND * (picture @ np.array(_LUMA))[..., None]
     share = opacity * np.sqrt(strength)[..., None]  # the root: half of the strength is still plain to see
-    return np.rint((1 - share) * ground + share * colours).clip(0, 255).astype(np.uint8)
+    drawn: npt.NDArray[np.uint8] = np.rint((1 - share) * ground + share * colours).clip(0, 255).astype(np.uint8)
+    return drawn
 
 
 def relative_strength(
@@ -73,7 +74,8 @@ def relative_strength(
     if not positive.any():
         return positive
     top = np.percentile(positive[positive > 0], percentile)
-    return np.minimum(positive / top, 1.0)
+    strength: npt.NDArray[np.float64] = (positive / top).clip(max=1)
+    return strength
 
 
 def _gaussian(n: int, sigma: float) -> npt.NDArray[np.float64]:
