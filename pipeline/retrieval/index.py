@@ -70,10 +70,10 @@ class Index:
     Attributes:
         path: its folder.
         gallery: the faces with their descriptions, in memory, in the order of the parts.
-        places: of the model that described them, as they were when the index was made.
-        model_digest, title, attributes, untrained, dim, crop: of that model.
-        size: width and height of the pictures as networks see them.
+        document: which model described them, and what it saw of them; the properties below are of it.
         contents: what was indexed, for people, one entry for every set of faces.
+        sources: where the pictures lie.
+        source_numbers: of every face, int64 [G], indices into `sources`.
     """
 
     path: str
