@@ -113,7 +113,7 @@ def _end(sentence: str, code: int) -> None:
 
 
 def _print(lines: list[str], document: dict[str, Any], as_json: bool) -> None:
-    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
+    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else "\n".join(lines))
 
 
 def _notice(sentence: str) -> None:
@@ -263,7 +263,7 @@ def bench(as_json: bool, retrieval: bool, **options: Any) -> None:
     if retrieval:
         from pipeline.retrieval.retrieval_bench import retrieval_bench  # noqa: PLC0415
 
-        searched = retrieval_bench()
+        searched = retrieval_bench(seed=options["seed"], notify=_notice)
         _print(searched.lines(), searched.as_dict(), as_json)
         return
     from pipeline.bench import TEXTBOOK_EVALUATIONS  # noqa: PLC0415
@@ -447,6 +447,7 @@ def index(source: str, out: str, as_json: bool, split: str | None, **options: An
 @click.option("--lambda", "lambdas", type=float, multiple=True, help="Weight of the attributes; repeatable.")
 @click.option("--agreement", help="Attributes as annotated (labels), as predicted (predictions), or auto.")
 @click.option("--rounds", type=int, help="Of simulated feedback (10).")
+@click.option("--feedback", multiple=True, metavar="NAME=VALUE", help="A choice of docs/feedback.md; repeatable.")
 @click.option("--seed", type=int, help="Of simulated users, and of random weights.")
 @click.option("--batch-size", type=int, help="Pictures at a time.")
 @_json
@@ -469,9 +470,16 @@ def evaluate(as_json: bool, **options: Any) -> None:
 @click.option("--without", multiple=True, metavar="ATTRIBUTE", help="Only without it; repeatable.")
 @click.option("--like", multiple=True, metavar="ID", help="More like this item; repeatable.")
 @click.option("--unlike", multiple=True, metavar="ID", help="Less like this item; repeatable.")
-@click.option("--explain", type=click.IntRange(0), help="Say of so many first items which regions made them match.")
+@click.option(
+    "--explain",
+    is_flag=False,
+    flag_value=1,
+    type=click.IntRange(0),
+    help="Say of so many first items (1) which regions made them match; shown on the contact sheet.",
+)
+@click.option("--feedback", "choices", multiple=True, metavar="NAME=VALUE", help="Of --like and --unlike, see docs.")
 @click.option("--engine", help="exact (default), or by faiss (extra faiss): flat, ivf or hnsw.")
-@click.option("--crop", type=_crop, metavar="L,T,R,B", help="Where the head is in PHOTO, as fractions.")
+@click.option("--head", type=_crop, metavar="L,T,R,B", help="Where the head is in PHOTO, as fractions.")
 @click.option("-o", "--output", metavar="FILE", help="Contact sheet of what was found, PNG.")
 @click.option("--identity", metavar="DIR", help="Where the index's identity model is now.")
 @click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now.")
@@ -481,9 +489,12 @@ def evaluate(as_json: bool, **options: Any) -> None:
 @click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
 @_json
 @_user_errors
-def search(photo: str, index_dir: str, as_json: bool, output: str | None, **options: Any) -> None:
+def search(
+    photo: str, index_dir: str, as_json: bool, output: str | None, choices: tuple[str, ...], **options: Any
+) -> None:
     """Find the faces of INDEX that look like the one of PHOTO, a picture cropped to a head as Celeb-A's are."""
     from pipeline.output_place import check_place  # noqa: PLC0415
+    from pipeline.retrieval.feedback_settings import FeedbackSettings, with_choices  # noqa: PLC0415
     from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
     from pipeline.retrieval.search import search as find  # noqa: PLC0415
     from pipeline.retrieval.search_sheet import write_search_sheet  # noqa: PLC0415
@@ -491,9 +502,13 @@ def search(photo: str, index_dir: str, as_json: bool, output: str | None, **opti
     if output is not None:
         check_place(output, "contact sheet")  # before the work, not after it
     places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
-    result = find(photo, index_dir, places=places, **_given(options))
+    feedback = with_choices(FeedbackSettings(), choices)
+    result = find(photo, index_dir, places=places, feedback=feedback, **_given(options))
     _print(result.lines(), result.as_dict(), as_json)
-    if output is not None:
+    if output is None:
+        if options["explain"]:
+            _notice("the maps of --explain are drawn on the contact sheet; say where with -o FILE")
+    else:
         write_search_sheet(result, output)
         _notice(f"contact sheet: {output}")
 

@@ -166,8 +166,9 @@ class RunDirectory:
             entries = self.entries(JOURNAL_FOLDER)
             gone = [journal] if REDRAW_FILE not in entries else [f"{journal}/{entry}" for entry in entries]
             for path in gone:
-                if path != f"{journal}/{REDRAW_FILE}" and self.fs.exists(path):
-                    self.fs.rm(path, recursive=True)
+                if path != f"{journal}/{REDRAW_FILE}":
+                    with contextlib.suppress(FileNotFoundError):
+                        self.fs.rm(path, recursive=True)
         return True
 
 

@@ -32,7 +32,10 @@ from tests.stub_engine import StubEngine
 
 ROOT = Path(__file__).parent.parent
 REAL_ENGINE = shard_task.repaint_shard
-COMMANDS = ("backbones", "train", "bench", "build", "demo", "calibrate", "status", "verify", "preview")
+COMMANDS = (
+    *("build", "status", "verify", "preview", "calibrate", "bench", "demo"),
+    *("train", "backbones", "index", "search", "evaluate"),
+)
 
 
 @pytest.fixture(scope="module")

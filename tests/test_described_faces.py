@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError, RunError
 from manifests.image_source import ImageSource
-from pipeline.retrieval.described_faces import UNKNOWN, Codes, DescribedFaces, describe
+from pipeline.retrieval.described_faces import Codes, DescribedFaces, describe
 from pipeline.retrieval.face_set import FACE_SET_SCHEMA, FaceSet
 from pipeline.retrieval.retrieval_model import ModelPlaces, RetrievalModel, open_retrieval_model
+from pipeline.training.run_faces import UNKNOWN
 from tests.trained_models import register_tiny, write_attributes, write_checkpoint, write_identity
 
 PICTURES = torch.randint(0, 256, (11, 3, 20, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

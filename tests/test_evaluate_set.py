@@ -17,6 +17,7 @@ from manifests.errors import InputError, RunError
 from pipeline.retrieval import evaluation_files
 from pipeline.retrieval.evaluate_set import EvaluateConfig, evaluate_set
 from pipeline.retrieval.retrieval_model import ModelPlaces, open_retrieval_model
+from pipeline.retrieval.searched_models import searched_models
 from pipeline.training.run_faces import RunFaces
 from tests.labelled_run import write_labelled_run
 from tests.tiny_embedder import CARD
@@ -252,6 +253,48 @@ def test_equal_folder_names_are_told_apart(place, tmp_path):
     ]
 
 
+def test_bare_networks_of_equal_names_are_told_apart(place, tmp_path):
+    """Otherwise the second one's results replace the first one's."""
+    for name in ("a", "b"):
+        write_identity(tmp_path / name, seed=ord(name))
+    for at, name in enumerate(("a", "b")):
+        model = tmp_path / name / "model.json"
+        document = json.loads(model.read_text())
+        document["crop"] = [0.1 * at, 0.0, 1.0, 1.0]
+        model.write_text(json.dumps(document))
+    models = searched_models(config(place, models=tuple(str(tmp_path / name) for name in ("a", "b")), table=1))
+    titles = [model.title for model in models]
+    kinds = ("bare", "projections trained")
+    assert titles == [f"tiny ({name}), {kind}" for name in ("a", "b") for kind in kinds]
+
+
+def test_feedback_as_chosen(place):
+    usual = run(place, table=5, rounds=3)
+    chosen = run(place, table=5, rounds=3, feedback=("judged=remove", "eta=0.25"))
+    (before,), (after,) = usual.curves.values(), chosen.curves.values()
+    assert {curve.settings.judged for curve in after.values()} == {"remove"}
+    assert {curve.settings.eta for curve in after.values()} == {0.25}
+    assert (after["QPM"].settings.beta, after["FSW"].settings.alpha) == (1, 1)  # what else tells the rows apart stays
+    np.testing.assert_array_equal(after["FSW"].average_precision[:, 0], before["FSW"].average_precision[:, 0])
+    assert not np.array_equal(after["FSW"].mean, before["FSW"].mean, equal_nan=True)
+    (table,) = chosen.tables
+    assert [row.values[3] for row in table.rows if row.origin == "ours"] == [0.25] * 3
+    assert any("Choices other than by default: judged=remove, draws=unseen" in note for note in table.notes)
+    assert not any("Choices" in note for note in usual.tables[0].notes)
+    assert {
+        curve.draws
+        for curve in run(place, figure=7, rounds=1, feedback=("draws=unseen",))
+        .curves["tiny, projections trained"]
+        .values()
+    } == {"unseen"}
+
+
+def test_attributes_without_a_label_in_training_are_named(place):
+    table = run(place, attributes=(str(place / "heads2"),), table=3, lambdas=(0.0, 0.2)).tables[0]
+    assert any(note.startswith("Bald had no label when the heads were trained, and counts") for note in table.notes)
+    assert not any("no label" in note for note in with_heads(place, table=3, lambdas=(0.2,)).tables[0].notes)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -276,6 +319,18 @@ def test_equal_folder_names_are_told_apart(place, tmp_path):
         ({"rounds": 0, "table": 5}, "0 rounds"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"agreement": "guess"}, "agreement is one of"),
+        ({"agreement": "predictions"}, "no predictions of attributes"),
+        ({"agreement": "predictions", "attributes": ("a",), "table": 1}, "Table 1 is of faces alone"),
+        ({"models": ("a", "b", "./a/")}, "identity model ./a/ is given twice"),
+        ({"models": (), "table": 2, "attributes": ("a", "a")}, "set of heads a is given twice"),
+        ({"feedback": ("judged",)}, "give NAME=VALUE"),
+        ({"feedback": ("judge=remove",)}, 'no choice "judge"; it has alpha, .*, draws'),
+        ({"feedback": ("judged=removed",)}, 'judged of relevance feedback must be one of keep, remove, not "removed"'),
+        ({"feedback": ("draws=seen",)}, 'draws of relevance feedback must be one of independent, unseen, not "seen"'),
+        ({"feedback": ("eta=half",)}, 'eta of relevance feedback must be a number, not "half"'),
+        ({"feedback": ("eta=2",)}, "eta of relevance feedback must be at most 1"),
+        ({"feedback": ("eta=0.2",), "table": 2, "models": (), "attributes": ("a",)}, "Table 2 is made without"),
+        ({"feedback": ("eta=0.2",), "rounds": 0}, "nothing to choose"),
         ({"device": "tpu"}, 'device "tpu"'),
         ({"seed": -1}, "seed must lie"),
     ],

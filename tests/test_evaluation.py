@@ -310,3 +310,27 @@ def test_on_a_gpu():
     for one, other in zip(here.results, there.results, strict=True):
         assert one.recall == other.recall
         assert (one.average_precision, one.agreement) == pytest.approx((other.average_precision, other.agreement))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("count", [1, 2])
+def test_equal_items_are_ties_for_a_query_alone_too(count, seed):
+    """A product of one row with a matrix rounds otherwise from column to column: up or down, depending on the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    items = 1001
+    unit = torch.nn.functional.normalize(torch.randn(3, 128, generator=generator), dim=1)
+    queries = described([1] * count, [-1] * count, unit[:count].tolist(), [[]] * count)
+    people = [2] * (items - 1) + [1]
+    gallery = described(people, range(items), unit[2].repeat(items, 1).tolist(), [[]] * items, prefix="g")
+    rows = evaluate(queries, gallery, (0.0,)).per_query.to_pylist()
+    assert [(row["rank"], row["top_id"]) for row in rows] == [(items, "g0")] * count
+    codes = Codes.of(queries.table, gallery.table)
+    ranks = ranks_of_people(
+        queries.embeddings,
+        gallery.embeddings,
+        query_identities=codes.query_identities,
+        gallery_identities=codes.gallery_identities,
+        query_sources=codes.query_sources,
+        gallery_sources=codes.gallery_sources,
+    )
+    assert ranks.tolist() == [items] * count

@@ -7,7 +7,7 @@ import torch
 
 from manifests.errors import InputError
 from pipeline.retrieval.feedback import feedback_round, feedback_rounds, feedback_similarities
-from pipeline.retrieval.feedback_settings import STRATEGIES, FeedbackSettings
+from pipeline.retrieval.feedback_settings import STRATEGIES, FeedbackSettings, simulation_choices, with_choices
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -163,3 +163,13 @@ def test_measures_agree_for_unit_vectors_and_only_for_them():
 def test_wrong_settings_are_refused(wrong, said):
     with pytest.raises(InputError, match=said):
         FeedbackSettings(**wrong)
+
+
+def test_choices_replace_fields_and_the_last_of_a_name_counts():
+    found = with_choices(STRATEGIES["QPM"], ["judged=remove", " c = 2 ", "c=3"])
+    assert found == FeedbackSettings(alpha=0, beta=1, gamma=0, eta=0, c=3, judged="remove")
+    assert with_choices(found, []) == found
+    with pytest.raises(InputError, match='no choice "draws"'):  # nobody draws for a visitor
+        with_choices(found, ["draws=unseen"])
+    assert simulation_choices(["draws=unseen", "c=2"]) == (["c=2"], "unseen")
+    assert simulation_choices([]) == ([], "independent")

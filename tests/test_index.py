@@ -1,6 +1,7 @@
 """The index on disk: round trip, new images only, nothing mixed, nothing lost, damage named."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -19,7 +20,8 @@ from manifests.image_source import ImageSource
 from pipeline.retrieval import index as index_module
 from pipeline.retrieval import index_file
 from pipeline.retrieval.described_faces import describe
-from pipeline.retrieval.face_set import FACE_SET_SCHEMA, FaceSet
+from pipeline.retrieval.face_files import FaceFile, faces_of_files
+from pipeline.retrieval.face_set import FACE_SET_SCHEMA, FaceSet, PictureError
 from pipeline.retrieval.index import IndexUpdate, open_index, update_index
 from pipeline.retrieval.retrieval_model import AttributeBranch, ModelPlaces, RetrievalModel
 from pipeline.retrieval.run_sets import photographs_of_run, proxies_of_run
@@ -104,7 +106,7 @@ def test_what_was_described_comes_back(run, model, tmp_path):
     assert torch.equal(index.gallery.probabilities, expected.probabilities)
     assert torch.equal(index.gallery.bits, expected.bits)
     assert torch.equal(index.gallery.labels, expected.labels)
-    assert (len(index), index.dim, index.title, index.model_digest) == (11, 8, "tiny 0", "digest 0 40")
+    assert (len(index), index.dim, index.title, index.document.digest) == (11, 8, "tiny 0", "digest 0 40")
     assert (index.attributes, index.untrained, index.size) == (ATTRIBUTES, ("Blurry",), run.size)
     assert index.crop == model.crop
     assert index.contents == (faces.title,)
@@ -185,8 +187,24 @@ def test_new_images_only(run, model, tmp_path, monkeypatch):
 
 def test_updates_in_words():
     assert IndexUpdate(1200, 0, 1200).lines() == ["1,200 faces added; 1,200 in the index"]
+    assert IndexUpdate(1, 1, 2).lines() == ["1 face added, 1 was there already; 2 in the index"]
     assert IndexUpdate(0, 3, 5).lines() == ["0 faces added, 3 were there already; 5 in the index"]
-    assert IndexUpdate(1, 2, 3).as_dict() == {"added": 1, "already": 2, "total": 3}
+    some = tuple((f"{at}.png", "too small") for at in range(7))
+    assert IndexUpdate(1, 0, 1, some[:1]).lines()[1:] == [
+        "1 face left out, as it cannot be used:",
+        "  0.png: too small",
+    ]
+    assert IndexUpdate(1, 0, 1, some).lines()[1:] == [
+        "7 faces left out, as they cannot be used:",
+        *(f"  {at}.png: too small" for at in range(5)),
+        "  and 2 more",
+    ]
+    assert IndexUpdate(1, 2, 3, some).as_dict() == {
+        "added": 1,
+        "already": 2,
+        "total": 3,
+        "skipped": {"count": 7, "first": [{"id": f"{at}.png", "reason": "too small"} for at in range(5)]},
+    }
 
 
 def test_several_sources_each_with_their_pictures(run, model, tmp_path):
@@ -235,6 +253,75 @@ def test_a_picture_that_cannot_be_read_leaves_no_index(run, model, tmp_path):
         update(tmp_path / "index", dataclasses.replace(proxies(run), load=broken), model)
     assert not (tmp_path / "index").exists()
     update(tmp_path / "index", proxies(run), tiny_model(seed=1))  # not bound to a model by the failure
+
+
+def spoilt_folder(folder):
+    """Eight pictures, of which four cannot be used: no image, cut short, too small, gone."""
+    folder_set(folder, 8)
+    for name in ("1.png", "3.png", "6.png", "7.png"):
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()
+        if name == "1.png":
+            (folder / name).write_text("no image")
+        elif name == "3.png":
+            (folder / name).write_bytes(data[: len(data) // 2])
+        elif name == "6.png":
+            Image.new("RGB", (31, 60)).save(folder / name)
+    for name in ("0.png", "2.png", "4.png", "5.png"):
+        Image.open(folder / name).resize((40, 50)).save(folder / name)
+    names = [f"{number}.png" for number in range(8)]
+    return faces_of_files("drawn faces", "drawn", ImageSource("folder", str(folder)), files(names), (12, 15))
+
+
+def files(names):
+    return [FaceFile(name, "1") for name in names]
+
+
+@pytest.mark.parametrize(("per_part", "batch_size"), [(4096, 64), (3, 64), (4096, 2), (1, 1)])
+def test_pictures_that_cannot_be_used_are_left_out(model, tmp_path, monkeypatch, per_part, batch_size):
+    monkeypatch.setattr(index_module, "FACES_PER_PART", per_part)
+    place, faces = tmp_path / "index", spoilt_folder(tmp_path / "pictures")
+    found = update(place, faces, model, batch_size=batch_size)
+    assert (found.added, found.already, found.total) == (4, 0, 4)
+    assert [name for name, _ in found.skipped] == ["1.png", "3.png", "6.png", "7.png"]
+    reasons = dict(found.skipped)
+    assert "31x60 pixels are too small to show a face" in reasons["6.png"]
+    assert "vanished" in reasons["7.png"]
+    gallery = open_index(place).gallery
+    assert gallery.table["id"].to_pylist() == ["0.png", "2.png", "4.png", "5.png"]
+    alone = describe(model, faces.take([0, 2, 4, 5]), "art", quiet=True)
+    torch.testing.assert_close(gallery.embeddings, alone.embeddings)
+    torch.testing.assert_close(gallery.probabilities, alone.probabilities)
+    # The next update tries them again, and a picture that was mended comes in.
+    Image.open(tmp_path / "pictures" / "0.png").save(tmp_path / "pictures" / "6.png")
+    again = update(place, faces, model, batch_size=batch_size)
+    assert (again.added, again.already, again.total, len(again.skipped)) == (1, 4, 5, 3)
+
+
+def test_a_folder_without_any_picture_that_can_be_used(model, tmp_path):
+    faces = spoilt_folder(tmp_path / "pictures").take([1, 3, 6])
+    with pytest.raises(InputError, match=r"none of the drawn faces can be used \(1\.png: .*give pictures that can be"):
+        update(tmp_path / "index", faces, model)
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_disk_that_fails_is_no_fault_of_a_picture(model, tmp_path, monkeypatch):
+    """Else a folder would be left out for a cable."""
+    faces = spoilt_folder(tmp_path / "pictures")
+
+    def failing(self, locator):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ImageSource, "read", failing)
+    with pytest.raises(InputError, match=r'"0\.png" in .* cannot be read: .*Input/output error') as raised:
+        update(tmp_path / "index", faces, model)
+    assert not isinstance(raised.value, PictureError)
+
+
+def test_a_home_folder(run, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    update("~/index", proxies(run, 2), model)
+    assert len(open_index("~/index")) == len(open_index(tmp_path / "index")) == 2
 
 
 def test_two_updates_at_once(run, model, tmp_path, monkeypatch):
@@ -292,6 +379,10 @@ def test_models_are_not_mixed(run, model, tmp_path):
             update(place, proxies(run), other)
         with pytest.raises(InputError, match=told):
             open_index(place).check_model(other)
+    twin = tiny_model(seed=1)
+    twin.title = model.title  # trained twice, say
+    with pytest.raises(InputError, match=r"\(tiny 0, digest 0…; this is tiny 0, digest 1…\)"):
+        update(place, proxies(run), twin)
     with pytest.raises(InputError, match="made of pictures of 16x20, and these are 12x15"):
         update(place, folder_set(tmp_path / "pictures"), model)
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
@@ -402,7 +493,7 @@ def flipped(data, at):
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "embedding", "empty", "foreign", "rows", "lost"])
+@pytest.mark.parametrize("damage", ["truncated", "embedding", "empty", "foreign", "rows", "bits", "lost"])
 def test_damage_names_the_file_and_is_mended_by_an_update(run, model, tmp_path, damage):
     path = two_parts(tmp_path / "index", run, model)
     data = path.read_bytes()
@@ -420,6 +511,10 @@ def test_damage_names_the_file_and_is_mended_by_an_update(run, model, tmp_path, 
     elif damage == "rows":
         table = pq.read_table(path)
         pq.write_table(table.drop_columns(["embedding"]), path)
+    elif damage == "bits":  # which do not follow from the probabilities
+        table = pq.read_table(path)
+        other = pa.array([bytes([byte ^ 1 for byte in row]) for row in table["bits"].to_pylist()], table["bits"].type)
+        pq.write_table(table.set_column(table.column_names.index("bits"), "bits", other), path)
     else:
         path.unlink()
         told = f'"{path}" is missing'
@@ -430,6 +525,22 @@ def test_damage_names_the_file_and_is_mended_by_an_update(run, model, tmp_path, 
     index = open_index(path.parent)
     assert index.gallery.table.equals(proxies(run).table)
     assert path.exists()
+
+
+def test_the_last_part_that_is_lost_is_made_again(run, model, tmp_path):
+    """Its loss cannot be noticed: so many faces may never have been added."""
+    path = two_parts(tmp_path / "index", run, model)
+    (path.parent / "items-00001.parquet").unlink()
+    assert len(open_index(path.parent)) == 4
+    assert update(path.parent, proxies(run), model) == IndexUpdate(7, 4, 11)
+
+
+def test_opening_warns_of_nothing_and_its_gallery_may_be_written_to(run, model, tmp_path, recwarn):
+    two_parts(tmp_path / "index", run, model)
+    gallery = open_index(tmp_path / "index").gallery
+    gallery.embeddings[0, 0] = 0.5
+    gallery.probabilities[0, 0] = 0.5
+    assert not recwarn.list
 
 
 def test_a_part_of_another_index_is_refused(run, model, tmp_path):

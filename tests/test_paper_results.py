@@ -7,7 +7,7 @@ import pytest
 from pipeline.backbones import zoo
 from pipeline.backbones.registry import backbone_names
 from pipeline.retrieval import paper_results as paper
-from pipeline.retrieval.feedback_settings import STRATEGIES
+from pipeline.retrieval.feedback_settings import STRATEGIES, FeedbackSettings
 from pipeline.retrieval.paper_curves import feedback_curves, paper_curves
 
 PAIRED = (paper.CELEBA, paper.WEBCARICATURE, paper.IIITD_SKETCH, paper.DEVIANTART_FACES)
@@ -58,10 +58,8 @@ def test_attribute_accuracy_rises_with_lambda_but_for_the_misprint(test_set):
 def test_the_strategies_are_those_of_table_5():
     found = {name: (s.alpha, s.beta, s.gamma, s.eta, s.c) for name, s in STRATEGIES.items()}
     assert list(found) == list(paper.FEEDBACK_PARAMETERS)
-    for name, parameters in paper.FEEDBACK_PARAMETERS.items():
-        assert found[name][:4] == parameters[:4]
-        if parameters[3]:  # without warping c decides nothing
-            assert found[name][4] == parameters[4]
+    assert found == {"QPM": (0, 1, 0, 0, 0), "FSW": (1, 0, 0, 0.5, 0.8), "QPM + FSW": (0.8, 0.1, 0.1, 0.5, 0.8)}
+    assert FeedbackSettings() == STRATEGIES[paper.BOTH]
 
 
 def test_every_backbone_of_ours_is_placed_and_the_papers_own_are_beside_themselves():

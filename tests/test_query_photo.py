@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from manifests.errors import InputError
-from pipeline.retrieval.query_photo import MIN_SIDE, read_photo
+from pipeline.retrieval.face_files import MIN_SIDE
+from pipeline.retrieval.query_photo import read_photo
 
 
 def noise(width, height, seed=0):
@@ -71,9 +72,9 @@ def test_grey_and_transparent_pictures_are_rgb(tmp_path):
 def test_the_part_that_shows_the_head(saved):
     pixels = noise(100, 80)
     place = saved(pixels)
-    photo = read_photo(place, (40, 40), crop=(0.2, 0.25, 0.6, 0.75))
+    photo = read_photo(place, (40, 40), head=(0.2, 0.25, 0.6, 0.75))
     np.testing.assert_array_equal(as_pixels(photo), pixels[20:60, 20:60])
-    assert read_photo(place, (40, 50), crop=(0, 0, 1, 1)).equal(read_photo(place, (40, 50)))
+    assert read_photo(place, (40, 50), head=(0, 0, 1, 1)).equal(read_photo(place, (40, 50)))
 
 
 @pytest.mark.parametrize(("width", "height"), [(31, 400), (400, 31), (1, 1)])
@@ -86,17 +87,17 @@ def test_the_smallest_photograph(saved):
     assert read_photo(saved(noise(MIN_SIDE, MIN_SIDE)), (40, 50)).shape == (3, 50, 40)
 
 
-def test_a_crop_that_leaves_too_little(saved):
-    with pytest.raises(InputError, match=r'the crop of ".*me\.png" is 20x80 pixels'):
-        read_photo(saved(noise(100, 80)), (40, 50), crop=(0.4, 0, 0.6, 1))
+def test_a_head_that_is_too_little(saved):
+    with pytest.raises(InputError, match=r'the head in ".*me\.png" is 20x80 pixels'):
+        read_photo(saved(noise(100, 80)), (40, 50), head=(0.4, 0, 0.6, 1))
 
 
 @pytest.mark.parametrize(
-    "crop", [(0.5, 0, 0.5, 1), (0, 0.9, 1, 0.1), (-0.1, 0, 1, 1), (0, 0, 1.01, 1), (0, 0, math.nan, 1), (0, 1)]
+    "head", [(0.5, 0, 0.5, 1), (0, 0.9, 1, 0.1), (-0.1, 0, 1, 1), (0, 0, 1.01, 1), (0, 0, math.nan, 1), (0, 1)]
 )
-def test_a_crop_that_is_none(saved, crop):
+def test_a_head_that_is_none(saved, head):
     with pytest.raises(InputError, match="is not within the photograph"):
-        read_photo(saved(noise(100, 80)), (40, 50), crop=crop)
+        read_photo(saved(noise(100, 80)), (40, 50), head=head)
 
 
 def test_what_is_no_photograph(tmp_path, saved):

@@ -118,3 +118,18 @@ def test_weights_of_attributes_that_are_not_there():
         scoring.check_weight(0.2, 0)
     for weight, n in ((0, 0), (0.0, 40), (0.2, 1), (10, 40)):
         scoring.check_weight(weight, n)
+
+
+def test_weights_that_leave_the_face_no_digit():
+    scoring.check_weight(scoring.MAX_WEIGHT, 40)
+    with pytest.raises(InputError, match="must be at most 1,000,000, not 1000001"):
+        scoring.check_weight(1000001, 40)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 31, 32, 33])
+def test_products_of_all_pairs(count):
+    (queries, bits), (items, item_bits) = drawn(count, 9, 7, 1), drawn(6, 9, 7, 2)
+    found = scoring.all_products(queries, items)
+    torch.testing.assert_close(found, torch.einsum("qd,gd->qg", queries, items), rtol=0, atol=1e-14)
+    agreement = scoring.all_attribute_scores(bits, item_bits)
+    torch.testing.assert_close(agreement, scoring.attribute_scores(bits[:, None], item_bits), rtol=0, atol=1e-14)

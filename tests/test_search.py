@@ -17,11 +17,12 @@ from manifests.image_source import ImageSource
 from pipeline.retrieval import retrieval_model
 from pipeline.retrieval import search as search_module
 from pipeline.retrieval.face_set import FACE_SET_SCHEMA, FaceSet
+from pipeline.retrieval.faiss_search import FaissSearch
 from pipeline.retrieval.feedback_settings import FeedbackSettings
 from pipeline.retrieval.index import open_index, update_index
 from pipeline.retrieval.query_photo import read_photo
 from pipeline.retrieval.retrieval_model import ModelPlaces, open_retrieval_model
-from pipeline.retrieval.search import search
+from pipeline.retrieval.search import built_for, search
 from tests.labelled_run import photograph
 from tests.trained_models import register_tiny, write_attributes, write_checkpoint, write_identity
 
@@ -104,8 +105,8 @@ def test_the_ranking_is_that_of_the_formula(made, by_hand, weight):
     names = index.gallery.table["id"].to_pylist()
     for place, hit in enumerate(result.hits, 1):
         assert (hit.rank, names[hit.item]) == (place, hit.id)
-        assert hit.score == pytest.approx(scores[hit.item], abs=1e-5)
-        assert hit.identity_score == pytest.approx((1 + cosines[hit.item]) / 2, abs=1e-5)
+        assert hit.score == pytest.approx(scores[hit.item], abs=1e-6)
+        assert hit.identity_score == pytest.approx((1 + cosines[hit.item]) / 2, abs=1e-6)
         assert hit.attribute_score == agreement[hit.item]
         assert hit.identity_score + value * agreement[hit.item] == pytest.approx(hit.score, abs=1e-12)
         other = (index.gallery.bits[hit.item] != bits).nonzero()[:, 0].tolist()
@@ -139,13 +140,57 @@ def test_other_engines(made, engine):
         assert hit.score == pytest.approx(own[hit.id], abs=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["ivf", "hnsw"])
+def test_other_engines_keep_what_they_have_built(made, tmp_path, engine, monkeypatch):
+    pytest.importorskip("faiss")
+    shutil.copytree(made / "index", tmp_path / "index")
+    first = search(made / "me.png", tmp_path / "index", engine=engine)
+    (kept,) = (tmp_path / "index").glob(f"faiss-{engine}-*")
+    monkeypatch.setattr(FaissSearch, "_built", None)  # cannot be built any more
+    for weight in (None, 0, 0.7):
+        search(made / "me.png", tmp_path / "index", engine=engine, weight=weight)
+    again = search(made / "me.png", tmp_path / "index", engine=engine)
+    assert [hit.as_dict() for hit in again.hits] == [hit.as_dict() for hit in first.hits]
+    assert len(open_index(tmp_path / "index")) == 32
+    assert kept.exists()
+
+
+@pytest.mark.parametrize(("weight", "built"), [(0, 0.2), (1, 0.2), (1.5, 10), (5, 10), (10, 10), (11, 100)])
+def test_few_weights_are_built_for(weight, built):
+    assert built_for(weight) == built
+
+
+def test_no_score_is_beyond_its_range(made, tmp_path):
+    """A picture found in itself by a bare network has the similarity 1, and rounding takes float32 beyond that."""
+    places = ModelPlaces(backbone="tiny", weights=str(made / "tiny.safetensors"), attributes=str(made / "at"))
+    pictures = [photograph(of, 0) for of in range(12)]
+    index = make_index(tmp_path, pictures, places)
+    for at, picture in enumerate(pictures):
+        Image.fromarray(picture).resize((64, 80), Image.Resampling.NEAREST).save(tmp_path / "me.png")
+        for weight, like in ((0.2, []), (5.0, []), (0.2, [f"{at:06d}.png"])):
+            for hit in search(tmp_path / "me.png", index, weight=weight, like=like).hits:
+                assert 0 <= hit.identity_score <= 1
+                assert hit.attribute_score is not None
+                assert hit.score == hit.identity_score + weight * hit.attribute_score
+
+
+@pytest.mark.filterwarnings("error")
+def test_explaining_warns_of_nothing(made):
+    search(made / "me.png", made / "index", k=1, explain=1)
+
+
+def test_an_index_at_home(made, monkeypatch):
+    monkeypatch.setenv("HOME", str(made))
+    assert search(made / "me.png", "~/index").index == str(made / "index")
+
+
 def test_the_part_of_the_photograph_that_shows_the_head(made, tmp_path):
     """A head in the corner of a larger picture is the head alone."""
     wide = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
     wide[80:, :64] = np.asarray(Image.open(made / "me.png"))
     Image.fromarray(wide).save(tmp_path / "wide.png")
     alone = search(made / "me.png", made / "index")
-    found = search(tmp_path / "wide.png", made / "index", crop=(0, 0.5, 0.4, 1))
+    found = search(tmp_path / "wide.png", made / "index", head=(0, 0.5, 0.4, 1))
     assert [hit.as_dict() for hit in found.hits] == [hit.as_dict() for hit in alone.hits]
     np.testing.assert_array_equal(found.picture, alone.picture)
     assert found.picture.shape == (20, 16, 3)
@@ -270,7 +315,21 @@ def test_the_first_hits_are_explained(made):
         for side in (hit.explanation.photograph, hit.explanation.painting):
             assert side.identity.score == pytest.approx(hit.identity_score, abs=1e-5)
             assert side.total.map.shape == (3, 20, 16)
-    assert json.loads(json.dumps(result.as_dict()))["hits"][0]["explanation"]["lambda"] == 0.2
+    document = json.loads(json.dumps(result.as_dict()))["hits"][0]
+    assert document["explanation"]["lambda"] == 0.2
+    side, explanation = document["explanation"]["photograph"], result.hits[0].explanation
+    assert explanation is not None
+    assert side["identity"]["score"] == explanation.photograph.identity.score
+    for part, attribution in (
+        ("total", explanation.photograph.total),
+        ("attributes", explanation.photograph.attributes),
+    ):
+        assert attribution is not None
+        assert "score" not in side[part]  # which is not the score of the hit: its attributes are soft
+        assert side[part]["soft_score"] == attribution.score
+        assert side[part]["soft_baseline_score"] == attribution.baseline_score
+    total = explanation.photograph.total
+    assert any(f"photograph {total.plain_gap:.4f} ({total.gap:.4f} after calibration)" in row for row in result.lines())
     assert any(line.startswith("Completeness gaps of the saliency maps") for line in result.lines())
     plain = search(made / "me.png", made / "index", k=4)
     assert ids(plain) == ids(result)
@@ -351,10 +410,10 @@ def test_lines_and_json(made):
         ({"k": 0}, "the number of faces to find must be at least 1, not 0"),
         ({"explain": -1}, "the number of hits to explain must be at least 0, not -1"),
         ({"engine": "magic"}, 'no engine of search "magic"; choose from exact, flat, ivf, hnsw'),
-        ({"weight": -0.1}, r"\(lambda\) must be a number from 0 on, not -0\.1"),
-        ({"weight": math.nan}, r"\(lambda\) must be a number from 0 on"),
+        ({"weight": -0.1}, r"\(lambda\) must be a number from 0 .*not -0\.1"),
+        ({"weight": math.nan}, r"\(lambda\) must be a number from 0 "),
         ({"device": "tpu"}, 'device "tpu" is none'),
-        ({"crop": (0, 0, 0.1, 0.1)}, "the crop of .* is no face-sized image"),
+        ({"head": (0, 0, 0.1, 0.1)}, "the head in .* is no face-sized image"),
     ],
 )
 def test_impossible_requests(made, options, sentence):
@@ -374,7 +433,7 @@ def test_nothing_is_loaded_for_a_request_that_is_refused(made, monkeypatch):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(search_module, "open_retrieval_model", never)
-    for options in ({"with_": ["Nose"]}, {"like": ["nobody"]}, {"weight": -1}, {"crop": (0, 0, 0.1, 0.1)}):
+    for options in ({"with_": ["Nose"]}, {"like": ["nobody"]}, {"weight": -1}, {"head": (0, 0, 0.1, 0.1)}):
         with pytest.raises(InputError):
             search(made / "me.png", made / "index", **options)
 

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
 from pipeline.retrieval.explanation import Explanation, SideExplanation
 from pipeline.retrieval.integrated_gradients import integrated_gradients
 from pipeline.retrieval.search_result import Hit, SearchResult
-from pipeline.retrieval.search_sheet import search_sheet
+from pipeline.retrieval.search_sheet import search_sheet, write_search_sheet
 
 BLUE, ORANGE, GREEN, RED, PAPER = (0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (250, 249, 246)
 WIDTH, HEIGHT = 89, 109
@@ -194,3 +195,25 @@ def test_a_picture_that_is_gone():
 
     with pytest.raises(InputError, match="cannot be read any more"):
         search_sheet(result([hit(1)], thumbnail=gone))
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    place = tmp_path / "sheet.png"
+    write_search_sheet(result([hit(1)]), place)
+    before = place.read_bytes()
+    np.testing.assert_array_equal(np.asarray(Image.open(place)), np.asarray(search_sheet(result([hit(1)]))))
+
+    def gone(item):
+        raise InputError("the picture cannot be read any more")
+
+    with pytest.raises(InputError):
+        write_search_sheet(result([hit(1)], thumbnail=gone), place)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("manifests.commit._write_durably", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_search_sheet(result([hit(1), hit(2)]), place)
+    assert place.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]

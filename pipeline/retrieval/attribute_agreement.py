@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from manifests.errors import InputError
-from pipeline.retrieval.described_faces import UNKNOWN, DescribedFaces
+from pipeline.retrieval.described_faces import DescribedFaces
 from pipeline.retrieval.evaluation_result import AgreementBy
+from pipeline.training.run_faces import UNKNOWN
 
 Agreement = Literal["auto", "labels", "predictions"]
 

@@ -16,11 +16,11 @@ from manifests.errors import RunError
 from pipeline.retrieval.face_set import ID, IDENTITY, SOURCE_ID, FaceSet, Indices
 from pipeline.retrieval.retrieval_model import RetrievalModel
 from pipeline.training.attribute_heads import binarise
+from pipeline.training.run_faces import UNKNOWN
 from stylize.precision import convolution_precision
 from stylize.prefetch import prefetch
 
 Domain = Literal["real", "art"]
-UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)

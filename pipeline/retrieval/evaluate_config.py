@@ -1,5 +1,7 @@
 """What `stylize evaluate` is asked for."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -7,8 +9,9 @@ from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
 from pipeline.retrieval import paper_results as paper
 from pipeline.retrieval.attribute_agreement import Agreement
+from pipeline.retrieval.feedback_settings import STRATEGIES, Draws, FeedbackSettings, simulation_choices, with_choices
 from pipeline.retrieval.retrieval_model import Crop
-from pipeline.retrieval.scoring import check_weight
+from pipeline.retrieval.scoring import WEIGHT, check_weight
 from pipeline.training.setting_checks import check_choices, check_least, check_optimisation
 
 _TABLES: Final = (1, 2, 3, 4, 5)
@@ -43,6 +46,8 @@ class EvaluateConfig:
             paper's 0.2, or 0, and Table 5 and Figure 7 otherwise take the one given.
         agreement: how attributes of a query and its first item are compared, see `attribute_agreement`.
         rounds: of feedback; 0 leaves it out where everything is made.
+        feedback: choices of it as "NAME=VALUE", NAME a field of FeedbackSettings or "draws" (see `simulate_feedback`):
+            they replace what each row of Table 5 has, and what Figure 7 is made with.
         seed: of the simulated user, and of random weights.
         batch_size: pictures at a time.
         device: "cpu", "cuda" or "cuda:N"; None takes CUDA if there is any (see `training_device`).
@@ -69,6 +74,7 @@ class EvaluateConfig:
     lambdas: tuple[float, ...] | None = None
     agreement: Agreement = "auto"
     rounds: int = 10
+    feedback: tuple[str, ...] = ()
     seed: int = 0
     batch_size: int = 64
     device: str | None = None
@@ -98,7 +104,18 @@ class EvaluateConfig:
         """λ of simulated feedback."""
         if not self.attributes:
             return 0.0
-        return self.lambdas[0] if self.lambdas and not self.everything else paper.FIGURE_7_WEIGHT
+        return self.lambdas[0] if self.lambdas and not self.everything else WEIGHT
+
+    @property
+    def strategies(self) -> dict[str, FeedbackSettings]:
+        """The rows of Table 5, under the choices."""
+        choices, _ = simulation_choices(self.feedback)
+        return {name: with_choices(settings, choices) for name, settings in STRATEGIES.items()}
+
+    @property
+    def draws(self) -> Draws:
+        """How simulated users draw what they judge."""
+        return simulation_choices(self.feedback)[1]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -113,8 +130,22 @@ class EvaluateConfig:
             raise InputError("a table alone or a figure alone can be made; give one of them, or neither for everything")
         if (self.table == _FEEDBACK_TABLE or self.figure) and not self.rounds:
             raise InputError("feedback of 0 rounds has no curve; give rounds of 1 or more")
+        if self.feedback:
+            if self.table in (1, 2, 3, 4):
+                raise InputError(f"Table {self.table} is made without feedback; leave its choices out")
+            if not self.rounds:
+                raise InputError("feedback of 0 rounds has nothing to choose; give rounds of 1 or more")
+            _ = self.strategies  # refuses what is no choice
 
     def _check_models(self) -> None:
+        _check_repeated("identity model", self.models)
+        _check_repeated("set of heads", self.attributes)
+        if self.agreement == "predictions" and (self.table == 1 or not self.attributes):
+            raise InputError(
+                "Table 1 is of faces alone, and compares no predictions of attributes; leave the agreement out"
+                if self.table == 1
+                else "there are no predictions of attributes to compare; give heads (--attributes), or compare labels"
+            )
         if self.art_attributes and not self.attributes:
             raise InputError("heads for art alone compare with nothing; give heads for photographs, too (--attributes)")
         if self.table == 2:
@@ -149,3 +180,12 @@ class EvaluateConfig:
             raise InputError(f"feedback is simulated for one lambda, and {len(self.lambdas)} are given")
         for weight in self.lambdas:
             check_weight(weight, len(ATTRIBUTES) if self.attributes else 0)
+
+
+def _check_repeated(what: str, folders: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for folder in folders:
+        place = os.path.realpath(os.path.expanduser(folder))
+        if place in seen:
+            raise InputError(f"{what} {folder} is given twice; give it once")
+        seen.add(place)

@@ -16,11 +16,12 @@ from torch import Tensor
 from manifests.errors import InputError
 from pipeline.retrieval.attribute_agreement import Agreement, agreement_by, attribute_agreement, known_attributes
 from pipeline.retrieval.average_precision import average_precisions_of_ranks, ranks_of_values
-from pipeline.retrieval.described_faces import UNKNOWN, Codes, DescribedFaces
+from pipeline.retrieval.described_faces import Codes, DescribedFaces
 from pipeline.retrieval.evaluation_result import PER_QUERY_SCHEMA, AgreementBy, Evaluation, WeightResult
 from pipeline.retrieval.face_set import ID, IDENTITY
 from pipeline.retrieval.recall import KS, NOTHING_RELEVANT, recall_at_k
-from pipeline.retrieval.scoring import attribute_scores, check_weight, identity_scores
+from pipeline.retrieval.scoring import all_products, attribute_scores, check_weight, identity_scores
+from pipeline.training.run_faces import UNKNOWN
 
 _CHUNK: Final = 1 << 24  # similarities at a time: 64 MB of float32, and three such tables
 _NOTHING: Final = -1
@@ -174,7 +175,7 @@ class _Search:
         own_places = own_rows.to(device), own[own_rows, own_slots].to(device)
         sizes = (len(self.gallery_embeddings) - (own != _NOTHING).sum(dim=1)).to(device)
         relevant, counts = (values.to(device) for values in self._relevant(rows))
-        identity = self.query_embeddings[rows].to(device) @ self.gallery_embeddings.T
+        identity = all_products(self.query_embeddings[rows].to(device), self.gallery_embeddings)
         attributes = self.query_signs[rows].to(device) @ self.gallery_signs.T if any(weights) else None
         n = self.gallery_signs.shape[1]
         products = torch.empty_like(identity)  # one for all weights: fresh memory costs more than the addition

@@ -1,5 +1,6 @@
 """Faces whose pictures lie as encoded files: a table of what is known, and their pixels when they are asked for."""
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,17 @@ from torch import Tensor
 
 from manifests.errors import InputError
 from manifests.image_source import ImageSource
-from pipeline.retrieval.face_set import FACE_SET_SCHEMA, ID, IDENTITY, LOCATOR, SOURCE_ID, VERSION, FaceSet, Indices
+from pipeline.retrieval.face_set import (
+    FACE_SET_SCHEMA,
+    ID,
+    IDENTITY,
+    LOCATOR,
+    SOURCE_ID,
+    VERSION,
+    FaceSet,
+    Indices,
+    PictureError,
+)
 from stylize.decode import decode_image
 from stylize.errors import ImageError
 from stylize.fit import cover
@@ -188,15 +199,20 @@ def _load(source: ImageSource, wanted: Sequence[tuple[str, Box | None]], size: t
         locator = wanted[position][0]
         try:
             return source.read(locator)
+        except InputError as error:
+            raise PictureError(str(error), str(error)) from error
         except OSError as error:
-            raise InputError(f'"{locator}" in "{source.root}" cannot be read: {error}') from error
+            message = f'"{locator}" in "{source.root}" cannot be read: {error}'
+            if error.errno == errno.EIO:  # the disk or the store, and not this picture
+                raise InputError(message) from error
+            raise PictureError(message, f"cannot be read: {error.strerror or error}") from error
 
     def place(position: int, encoded: bytes) -> None:
         locator, box = wanted[position]
         try:
             batch[position] = fit_face(encoded, size, box)
         except ImageError as error:
-            raise InputError(f'"{locator}" in "{source.root}": {error}; replace or remove it') from error
+            raise PictureError(f'"{locator}" in "{source.root}": {error}; replace or remove it', str(error)) from error
 
     positions = range(len(wanted))
     with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:

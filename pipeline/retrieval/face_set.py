@@ -10,6 +10,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from manifests.attributes import ATTRIBUTES
+from manifests.errors import InputError
 from manifests.image_source import ImageSource
 
 Indices = Sequence[int] | npt.NDArray[np.int64]
@@ -39,6 +40,18 @@ the picture behind an id has changed (a digest, or its size in bytes). The 40 at
 """
 
 
+class PictureError(InputError):
+    """One picture of a set cannot be used: it cannot be read or decoded, or is too small. The others may be well.
+
+    Attributes:
+        reason: why, without where it is; the message says both.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True, eq=False)
 class FaceSet:
     """Faces in a fixed order, sorted by nothing in particular; a face is addressed by its index, 0 … N-1.
@@ -49,7 +62,7 @@ class FaceSet:
         source: where the pictures lie; reads one, encoded, by its locator.
         size: width and height in pixels of all pictures as networks see them.
         load: indices → uint8 [B, 3, H, W], RGB, of that size, in the order asked for; InputError names a picture that
-            cannot be read or is too small to show a face.
+            cannot be read or is too small to show a face, as PictureError where it is that picture's own fault.
     """
 
     title: str

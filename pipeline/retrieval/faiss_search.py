@@ -11,6 +11,7 @@ which leaves every product as it is; λ₀ is the λ that the index suits best, 
 """
 
 import math
+import os
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline.retrieval.exact_search import (
     no_items,
     worthwhile,
 )
+from pipeline.retrieval.faiss_file import faiss_path, keep_faiss, read_faiss
 
 FaissKind = Literal["flat", "ivf", "hnsw"]
 
@@ -50,6 +52,7 @@ class FaissSearch:
         weight: λ₀, above 0: the λ that "ivf" and "hnsw" are built for.
         probes: lists of "ivf" that a query looks into; by default an eighth of them, at least 8.
         ef: candidates that a query of "hnsw" keeps while it walks.
+        folder: local, where what "ivf" and "hnsw" are built of is kept and looked for (`faiss_file`); None builds anew.
 
     Raises:
         InputError: faiss is not installed, or the kind is unknown.
@@ -65,6 +68,7 @@ class FaissSearch:
         weight: float = 0.2,
         probes: int | None = None,
         ef: int = 128,
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if kind not in KINDS:
             raise InputError(f'"{kind}" is no kind of faiss index; give {", ".join(KINDS[:-1])} or {KINDS[-1]}')
@@ -89,7 +93,7 @@ class FaissSearch:
         lists = max(1, min(round(4 * math.sqrt(len(vectors))), len(vectors) // _ITEMS_PER_LIST))
         self._lists = lists
         self._probes = min(lists, probes or max(8, lists // 8))
-        self._index: Any = self._built() if len(vectors) else None  # k-means wants a point at least
+        self._index: Any = self._made(folder) if len(vectors) else None  # k-means wants a point at least
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -128,7 +132,22 @@ class FaissSearch:
             found.products[lacking], found.items[lacking] = whole.products, whole.items
         return found
 
-    def _built(self) -> Any:
+    def _made(self, folder: str | os.PathLike[str] | None) -> Any:
+        """Read the index from the folder, or build it and keep it there."""
+        items = self.vectors.numpy()
+        scaled = np.ascontiguousarray(items if self._scale is None else items * self._scale)
+        if folder is None or self.kind == "flat":
+            return self._built(scaled)
+        how = {"lists": self._lists} if self.kind == "ivf" else {"neighbours": _NEIGHBOURS, "ef": _EF_CONSTRUCTION}
+        path = faiss_path(folder, self.kind, scaled, how)
+        kept = read_faiss(self._faiss, path)
+        if kept is not None and (kept.ntotal, kept.d) == scaled.shape:
+            return kept
+        index = self._built(scaled)
+        keep_faiss(self._faiss, index, path)
+        return index
+
+    def _built(self, scaled: npt.NDArray[np.float32]) -> Any:
         faiss, width = self._faiss, self.vectors.shape[1]
         faiss.omp_set_num_threads(torch.get_num_threads())
         if self.kind == "flat":
@@ -138,8 +157,6 @@ class FaissSearch:
         else:
             index = faiss.IndexHNSWFlat(width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = _EF_CONSTRUCTION
-        items = self.vectors.numpy()
-        scaled = np.ascontiguousarray(items if self._scale is None else items * self._scale)
         index.train(scaled)
         index.add(scaled)
         return index

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.retrieval.feedback_settings import FeedbackSettings
+from pipeline.retrieval.feedback_settings import Draws, FeedbackSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +19,14 @@ class FeedbackCurve:
         average_precision: float64 [Q, rounds + 1] of every answerable query before feedback and after every round;
             NaN where nothing relevant is left in the ranking, which happens only where judged items are removed.
         without_relevant: queries that could not be simulated, as the gallery has nothing relevant to them.
+        draws: how the items judged were drawn, see `simulate_feedback`.
     """
 
     settings: FeedbackSettings
     weight: float
     average_precision: npt.NDArray[np.float64]
     without_relevant: int
+    draws: Draws = "independent"
 
     @property
     def rounds(self) -> int:
@@ -49,6 +51,7 @@ class FeedbackCurve:
         """Return all but the single queries, with None for NaN, as JSON can hold it."""
         return {
             "settings": self.settings.as_dict(),
+            "draws": self.draws,
             "lambda": self.weight,
             "queries": self.queries,
             "without_relevant": self.without_relevant,

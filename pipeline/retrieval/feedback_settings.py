@@ -1,18 +1,22 @@
 """Settings of relevance feedback: the published parameters, and the choices that Eq. 10 and 11 leave open."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from manifests.errors import InputError
+from pipeline.retrieval.paper_results import FEEDBACK_PARAMETERS
 
 Renormalise = Literal["none", "query", "both"]
 Measure = Literal["cosine", "dot", "distance"]
 Judged = Literal["keep", "remove"]
 Positives = Literal["latest", "all"]
 Positions = Literal["moved", "original"]
+Draws = Literal["independent", "unseen"]
+
+_NUMBERS: Final = ("alpha", "beta", "gamma", "eta", "c")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class FeedbackSettings:
     positions: Positions = "moved"
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "gamma", "eta", "c"):
+        for name in _NUMBERS:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"{name} of relevance feedback must be a number from 0 on, not {value}")
@@ -69,10 +73,63 @@ class FeedbackSettings:
 
 
 STRATEGIES: Final[Mapping[str, FeedbackSettings]] = MappingProxyType(
-    {
-        "QPM": FeedbackSettings(alpha=0.0, beta=1.0, gamma=0.0, eta=0.0, c=0.0),
-        "FSW": FeedbackSettings(alpha=1.0, beta=0.0, gamma=0.0),
-        "QPM + FSW": FeedbackSettings(),
-    }
+    {name: FeedbackSettings(*parameters) for name, parameters in FEEDBACK_PARAMETERS.items()}
 )
 """The rows of the paper's Table 5: query-point movement, feature-space warping, and both, which it calls "Ours"."""
+
+
+def with_choices(settings: FeedbackSettings, choices: Sequence[str]) -> FeedbackSettings:
+    """Return settings with some fields replaced.
+
+    Args:
+        settings: to begin with.
+        choices: "NAME=VALUE" each, NAME a field of FeedbackSettings; of several with one name the last counts.
+
+    Raises:
+        InputError: a choice is not of this form, there is no such field, or it does not take such a value.
+    """
+    names = [field.name for field in fields(settings)]
+    return replace(settings, **{name: _value(name, text) for name, text in _parsed(choices, names)})
+
+
+def simulation_choices(choices: Sequence[str]) -> tuple[list[str], Draws]:
+    """Take "draws=VALUE", a choice of the simulated user, out of the others.
+
+    Args:
+        choices: as of `with_choices`, and draws.
+
+    Returns:
+        the others, and draws, "independent" unless given.
+
+    Raises:
+        InputError: as `with_choices`.
+    """
+    names = [*(field.name for field in fields(FeedbackSettings)), "draws"]
+    parsed = _parsed(choices, names)
+    draws: Draws = "independent"
+    for _, text in (one for one in parsed if one[0] == "draws"):
+        if text not in get_args(Draws):
+            raise InputError(f'draws of relevance feedback must be one of {", ".join(get_args(Draws))}, not "{text}"')
+        draws = "unseen" if text == "unseen" else "independent"
+    return [f"{name}={text}" for name, text in parsed if name != "draws"], draws
+
+
+def _parsed(choices: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    parsed = []
+    for choice in choices:
+        name, equals, text = (part.strip() for part in choice.partition("="))
+        if not equals:
+            raise InputError(f'"{choice}" is no choice of relevance feedback; give NAME=VALUE, such as judged=remove')
+        if name not in names:
+            raise InputError(f'relevance feedback has no choice "{name}"; it has {", ".join(names)}')
+        parsed.append((name, text))
+    return parsed
+
+
+def _value(name: str, text: str) -> Any:
+    if name not in _NUMBERS:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f'{name} of relevance feedback must be a number, not "{text}"') from None

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,12 @@ from torch import Tensor
 from manifests.errors import InputError
 from pipeline.retrieval import scoring
 from pipeline.retrieval.average_precision import average_precisions
-from pipeline.retrieval.described_faces import UNKNOWN, Codes, DescribedFaces
+from pipeline.retrieval.described_faces import Codes, DescribedFaces
 from pipeline.retrieval.face_set import ID
 from pipeline.retrieval.feedback_curve import FeedbackCurve
-from pipeline.retrieval.feedback_settings import FeedbackSettings
+from pipeline.retrieval.feedback_settings import Draws, FeedbackSettings
 from pipeline.retrieval.lazy_feedback import ABSENT, LazyFeedback
-
-Draws = Literal["independent", "unseen"]
+from pipeline.training.run_faces import UNKNOWN
 
 _CHUNK: Final = 1 << 24  # scalars of all sessions that run side by side: 128 MB, and a few times that while they work
 
@@ -34,7 +33,7 @@ def simulate_feedback(
     settings: FeedbackSettings | None = None,
     *,
     rounds: int = 10,
-    weight: float = 0.2,
+    weight: float = scoring.WEIGHT,
     seed: int = 0,
     one_per_identity: bool = True,
     draws: Draws = "independent",
@@ -99,7 +98,7 @@ def simulate_feedback(
         )
         faces = queries.take(at)
         feedback = LazyFeedback(items, faces.embeddings.to(place), settings)
-        attributes = _attribute_scores(faces.bits.to(place), item_bits)
+        attributes = scoring.all_attribute_scores(faces.bits.to(place), item_bits)
         relevant = torch.from_numpy(np.stack([people.same(query) for query in at])).to(place)
         excluded = torch.from_numpy(np.stack([people.own(query) for query in at])).to(place)
         columns = []
@@ -112,7 +111,9 @@ def simulate_feedback(
             found = (1 + feedback.similarities()) / 2 + weight * attributes
             columns.append(average_precisions(found, relevant, excluded).cpu())
         parts.append(torch.stack(columns, dim=1).numpy())
-    return FeedbackCurve(settings, weight, np.concatenate(parts), without_relevant)
+    return FeedbackCurve(
+        settings, weight, np.concatenate(parts), without_relevant, "unseen" if unseen else "independent"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,13 +190,6 @@ def _judgements(people: _People, query: int, rounds: int, seed: int, unseen: boo
         elif len(items):
             judged[:, side] = items[generator.integers(len(items), size=rounds)]
     return judged
-
-
-def _attribute_scores(queries: Tensor, items: Tensor) -> Tensor:
-    """Return s_a (Eq. 8) of all pairs, 0 to 1: bool [S, n] and [G, n] → float64 [S, G]; 0 without attributes."""
-    n = queries.shape[1]
-    products = (queries.double() * 2 - 1) @ (items.double() * 2 - 1).T
-    return (products / n + 1) / 2 if n else products
 
 
 def _marked(items: Tensor, count: int) -> Tensor:

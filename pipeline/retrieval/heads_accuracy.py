@@ -3,10 +3,11 @@
 import numpy as np
 
 from manifests.attributes import ATTRIBUTES
-from pipeline.retrieval.described_faces import UNKNOWN, DescribedFaces
+from pipeline.retrieval.described_faces import DescribedFaces
 from pipeline.retrieval.face_set import IDENTITY
 from pipeline.retrieval.retrieval_model import RetrievalModel
 from pipeline.training.attribute_accuracy import AttributeAccuracy, Labels, attribute_accuracy
+from pipeline.training.run_faces import UNKNOWN
 
 
 def heads_accuracy(model: RetrievalModel, faces: DescribedFaces, majority: Labels) -> AttributeAccuracy | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from manifests.commit import TEMPORARY_NAME
 from manifests.errors import InputError, RunError
 from manifests.image_source import ImageSource
 from pipeline.retrieval.described_faces import DescribedFaces, describe
-from pipeline.retrieval.face_set import FACE_SET_SCHEMA, ID, LOCATOR, VERSION, FaceSet
+from pipeline.retrieval.face_set import FACE_SET_SCHEMA, ID, LOCATOR, VERSION, FaceSet, Indices, PictureError
 from pipeline.retrieval.index_file import (
     INDEX_FILE,
     IndexDocument,
@@ -24,9 +25,9 @@ from pipeline.retrieval.index_file import (
     part_number,
     part_path,
     part_paths,
+    read_descriptions,
     read_document,
     read_header,
-    read_part,
     write_document,
     write_part,
 )
@@ -38,6 +39,9 @@ from stylize.fit import cover
 FACES_PER_PART: Final = 4096
 """What an interrupted update loses at most; 32 MB of 2,048-dimensional embeddings."""
 
+_NAMED: Final = 5  # of pictures that were left out
+_GREY: Final = 128
+
 
 @dataclass(frozen=True)
 class IndexUpdate:
@@ -47,20 +51,41 @@ class IndexUpdate:
         added: faces that were described.
         already: faces given that the index had.
         total: faces in the index now.
+        skipped: ids and reasons of faces given that cannot be used (not readable, too small) and were left out; the
+            next update tries them again.
     """
 
     added: int
     already: int
     total: int
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def lines(self) -> list[str]:
         """Return what to print."""
-        known = f", {self.already:,} were there already" if self.already else ""
-        return [f"{self.added:,} faces added{known}; {self.total:,} in the index"]
+        known = ""
+        if self.already:
+            known = f", {self.already:,} {'was' if self.already == 1 else 'were'} there already"
+        lines = [f"{_faces(self.added)} added{known}; {self.total:,} in the index"]
+        if self.skipped:
+            count = len(self.skipped)
+            lines.append(f"{_faces(count)} left out, as {'it' if count == 1 else 'they'} cannot be used:")
+            lines += [f"  {name}: {reason}" for name, reason in self.skipped[:_NAMED]]
+            lines += [f"  and {count - _NAMED:,} more"] if count > _NAMED else []
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the numbers by name."""
-        return {"added": self.added, "already": self.already, "total": self.total}
+        """Return the numbers by name, and of what was left out the first few."""
+        first = [{"id": name, "reason": reason} for name, reason in self.skipped[:_NAMED]]
+        return {
+            "added": self.added,
+            "already": self.already,
+            "total": self.total,
+            "skipped": {"count": len(self.skipped), "first": first},
+        }
+
+
+def _faces(count: int) -> str:
+    return f"{count:,} face{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +115,6 @@ class Index:
     def places(self) -> ModelPlaces:
         """Where the model was."""
         return self.document.places
-
-    @property
-    def model_digest(self) -> str:
-        """Which model it was."""
-        return self.document.digest
 
     @property
     def title(self) -> str:
@@ -152,27 +172,35 @@ class Index:
 def open_index(index_dir: str | os.PathLike[str]) -> Index:
     """Read an index into memory.
 
+    Its files are memory-mapped while they are read, one after the other; descriptions are decoded from them and copied
+    into one array, so that opening takes little more memory than the gallery, 4 (D + n) bytes a face and its labels,
+    has afterwards. Parts are numbered, so one that is missing is noticed, but for the last ones: an index without them
+    is one that was never added to so far, and an update adds their faces again.
+
     Args:
-        index_dir: its folder, local.
+        index_dir: its folder, local; ``~`` is expanded.
 
     Raises:
         InputError: there is no index, or it is empty or of a format that is not read here.
         RunError: a file of it is damaged or missing; it is named.
     """
-    place = Path(index_dir)
+    place = Path(index_dir).expanduser()
     document = read_document(place)
     paths = _complete(place)
     if not paths:
         raise InputError(f'the index "{place}" is empty; add faces to it with stylize index')
-    parts = [read_part(path, document) for path in paths]
-    headers = [header for header, _ in parts]
+    headers = [read_header(path, document) for path in paths]
     _ids(headers)
     sources = list(dict.fromkeys(header.source for header in headers))
-    gallery = DescribedFaces(
-        pa.concat_tables([header.rows for header in headers]).combine_chunks(),
-        torch.cat([described.embeddings for _, described in parts]),
-        torch.cat([described.probabilities for _, described in parts]),
-    )
+    table = pa.concat_tables([header.rows for header in headers]).combine_chunks()
+    embeddings = np.empty((table.num_rows, document.dim), np.float32)
+    probabilities = np.empty((table.num_rows, len(document.attributes)), np.float32)
+    start = 0
+    for header in headers:
+        own = slice(start, start + header.rows.num_rows)
+        read_descriptions(header, document, embeddings[own], probabilities[own])
+        start = own.stop
+    gallery = DescribedFaces(table, torch.from_numpy(embeddings), torch.from_numpy(probabilities))
     numbers = [np.full(header.rows.num_rows, sources.index(header.source), np.int64) for header in headers]
     contents = tuple(dict.fromkeys(header.faces for header in headers))
     return Index(str(place), gallery, document, contents, sources, np.concatenate(numbers))
@@ -189,12 +217,12 @@ def update_index(
 ) -> IndexUpdate:
     """Add the faces that an index does not have yet, by their ids; make the index if there is none.
 
-    A face that is there is not described again. Every few thousand faces are written as a part of their own, so that
-    an update that is interrupted goes on where it was. Two updates at once do not overwrite each other's parts, and of
-    faces that both add one keeps them.
+    A face that is there is not described again. A picture that cannot be read or is too small is left out. Every few
+    thousand faces are written as a part of their own, so that an update that is interrupted goes on where it was. Two
+    updates at once do not overwrite each other's parts, and of faces that both add one keeps them.
 
     Args:
-        index_dir: its folder, local, made if need be.
+        index_dir: its folder, local, made if need be; ``~`` is expanded.
         faces: at least one; described as art.
         places: of the model, to be recorded; paths may be others than when the index was made.
         model: in evaluation mode.
@@ -204,10 +232,10 @@ def update_index(
     Raises:
         InputError: the folder holds something else, or lies among the faces; the index was made with another model,
             crop or size of pictures; a face of an id that the index has is another one (version, place, labels); two
-            faces have one id; a picture cannot be read, or it is not known where it lies.
+            faces have one id; no picture given can be used, or it is not known where one lies.
         RunError: an embedding is not finite, a file of the index is damaged, or the index cannot be written.
     """
-    place = Path(index_dir)
+    place = Path(index_dir).expanduser()
     document = IndexDocument.of(places, model, faces.size)
     _check_faces(place, faces)
     if _exists(place):
@@ -217,13 +245,52 @@ def update_index(
     held = _Held(place, document)
     fresh = held.new(faces.table, faces.source)
     added = 0
+    skipped: list[tuple[str, str]] = []
     for start in range(0, len(fresh), FACES_PER_PART):
-        part = faces.take(fresh[start : start + FACES_PER_PART])
-        described = describe(model, part, "art", batch_size=batch_size, quiet=quiet)
+        part, described, unusable = _described(
+            model, faces.take(fresh[start : start + FACES_PER_PART]), batch_size=batch_size, quiet=quiet
+        )
+        skipped += unusable
+        if not len(part):
+            continue
         if not write_document(place, document):
             _check_same(place, read_document(place), document)  # another update may have made the index meanwhile
         added += _add(held, described, part)
-    return IndexUpdate(added, len(faces) - added, len(held))
+    if len(skipped) == len(faces):
+        name, reason = skipped[0]
+        raise InputError(
+            f"none of the {faces.title} can be used ({name}: {reason}); give pictures that can be read and show a face"
+        )
+    return IndexUpdate(added, len(faces) - added - len(skipped), len(held), tuple(skipped))
+
+
+def _described(
+    model: RetrievalModel, faces: FaceSet, *, batch_size: int, quiet: bool
+) -> tuple[FaceSet, DescribedFaces, list[tuple[str, str]]]:
+    """Describe as art what can be used; return that, its descriptions, and ids and reasons of what cannot."""
+    reasons: dict[int, str] = {}
+
+    def load(indices: Indices) -> Tensor:
+        try:
+            return faces.load(indices)
+        except PictureError:
+            return torch.cat([one(int(at)) for at in indices])
+
+    def one(at: int) -> Tensor:
+        try:
+            return faces.load([at])
+        except PictureError as error:
+            reasons[at] = error.reason
+            width, height = faces.size
+            return torch.full((1, 3, height, width), _GREY, dtype=torch.uint8)  # is described, and not kept
+
+    described = describe(model, replace(faces, load=load), "art", batch_size=batch_size, quiet=quiet)
+    if not reasons:
+        return faces, described, []
+    usable = np.setdiff1d(np.arange(len(faces)), list(reasons))
+    names = faces.table[ID]
+    unusable = [(names[at].as_py(), reasons[at]) for at in sorted(reasons)]
+    return faces.take(usable), described.take(usable), unusable
 
 
 def _add(held: "_Held", described: DescribedFaces, faces: FaceSet) -> int:
@@ -356,9 +423,12 @@ def _check_faces(place: Path, faces: FaceSet) -> None:
 
 def _check_same(place: Path, known: IndexDocument, given: IndexDocument) -> None:
     if given.digest != known.digest:
+        old, new = known.title, given.title
+        if old == new:  # trained twice, say
+            old, new = f"{old}, {known.digest[:8]}…", f"{new}, {given.digest[:8]}…"
         raise InputError(
-            f'the index "{place}" was made with another model ({known.title}; this is {given.title}); give that model, '
-            "or make another index"
+            f'the index "{place}" was made with another model ({old}; this is {new}); give that model, or make another '
+            "index"
         )
     if (given.crop, given.attribute_crops) != (known.crop, known.attribute_crops):
         crop = ",".join(f"{side:g}" for side in known.crop)

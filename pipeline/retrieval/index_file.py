@@ -2,6 +2,7 @@
 
 INDEX/index.json               the model, what it saw of a picture, the attributes
 INDEX/items-00000.parquet, …   one file for every few thousand faces; a part is there whole or not at all
+INDEX/faiss-….index            what was built of it to search nearly, if that was asked for; see `faiss_file`
 
 A part has the columns of `face_set.FACE_SET_SCHEMA`, then
 
@@ -36,6 +37,9 @@ from manifests.image_source import ImageSource
 from pipeline.retrieval.described_faces import DescribedFaces
 from pipeline.retrieval.face_set import FACE_SET_SCHEMA
 from pipeline.retrieval.retrieval_model import Crop, ModelPlaces, RetrievalModel
+from pipeline.training.attribute_heads import binarise
+
+Floats = npt.NDArray[np.float32]
 
 INDEX_FILE: Final = "index.json"
 FORMAT: Final = 1
@@ -215,7 +219,7 @@ def write_part(path: Path, document: IndexDocument, described: DescribedFaces, s
     if n:
         probabilities = pa.array(described.probabilities.numpy().reshape(-1), pa.float32())
         columns[PROBABILITIES] = pa.FixedSizeListArray.from_arrays(probabilities, n)
-        columns[BITS] = _binary(np.packbits(described.bits.numpy(), axis=1))
+        columns[BITS] = _binary(_packed(described.probabilities))
     footer = {
         "format": FORMAT,
         "index": document.key,
@@ -242,21 +246,33 @@ def read_header(path: Path, document: IndexDocument) -> PartHeader:
     return _header(path, table, footer)
 
 
-def read_part(path: Path, document: IndexDocument) -> tuple[PartHeader, DescribedFaces]:
-    """Read a part whole, memory-mapped; RunError for one that is damaged or of another index."""
-    n = len(document.attributes)
-    table, footer = _read(path, document, [*FACE_SET_SCHEMA.names, EMBEDDING, *([PROBABILITIES] if n else [])])
-    header = _header(path, table, footer)
+def read_descriptions(header: PartHeader, document: IndexDocument, embeddings: Floats, probabilities: Floats) -> None:
+    """Read the descriptions of a part's R faces into arrays.
+
+    The file is memory-mapped while it is read; Arrow decodes one part at a time out of it (32 MB of 2,048-dimensional
+    embeddings), and its values are copied once more, to where they stay.
+
+    Args:
+        header: of the part, as `read_header` has it.
+        document: of the index.
+        embeddings: float32 [R, D], written to.
+        probabilities: float32 [R, n], written to.
+
+    Raises:
+        RunError: the part is damaged; also if its bits are not those of its probabilities.
+    """
+    path, n = header.path, len(document.attributes)
+    table, _ = _read(path, document, [EMBEDDING, *([PROBABILITIES, BITS] if n else [])])
     try:
-        embeddings = _floats(table[EMBEDDING].combine_chunks(), document.dim)
+        embeddings[:] = _rows(table[EMBEDDING], _FLOAT, document.dim)
         if n:
             values = table[PROBABILITIES].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            probabilities = torch.from_numpy(values.astype(np.float32).reshape(table.num_rows, n))
-        else:
-            probabilities = torch.zeros(table.num_rows, 0)
+            probabilities[:] = values.reshape(table.num_rows, n)
+            packed = _rows(table[BITS], np.dtype(np.uint8), -(-n // 8))
+            if not np.array_equal(packed, _packed(torch.from_numpy(probabilities))):
+                raise ValueError("bits that are not those of the probabilities")
     except (ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         raise _damage(path) from error
-    return header, DescribedFaces(header.rows, embeddings, probabilities)
 
 
 def _read(path: Path, document: IndexDocument, columns: list[str]) -> tuple[pa.Table, dict[str, Any]]:
@@ -308,12 +324,18 @@ def _binary(rows: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(rows[0].nbytes), len(rows), [None, pa.py_buffer(rows)])
 
 
-def _floats(column: pa.Array, width: int) -> Tensor:
-    if column.type != pa.binary(width * _FLOAT.itemsize) or column.null_count:
-        raise ValueError(f"{column.type} where {width} numbers are expected")
-    start = column.offset * width
-    values = np.frombuffer(column.buffers()[1], _FLOAT)[start : start + len(column) * width]
-    return torch.from_numpy(values.astype(np.float32).reshape(len(column), width))
+def _rows(column: pa.ChunkedArray, kind: np.dtype[Any], width: int) -> npt.NDArray[Any]:
+    """Return rows of numbers from fixed-size binary, without a copy where the column is in one piece."""
+    array = column.combine_chunks()
+    if array.type != pa.binary(width * kind.itemsize) or array.null_count:
+        raise ValueError(f"{array.type} where {width} numbers are expected")
+    start = array.offset * width
+    return np.frombuffer(array.buffers()[1], kind)[start : start + len(array) * width].reshape(len(array), width)
+
+
+def _packed(probabilities: Tensor) -> npt.NDArray[np.uint8]:
+    """Return γ of Eq. 8, packed: uint8 [R, ⌈n/8⌉]."""
+    return np.packbits(binarise(probabilities).numpy(), axis=1)
 
 
 def _crop(values: Any) -> Crop:

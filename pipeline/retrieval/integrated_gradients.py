@@ -10,14 +10,16 @@ after that; and its slope jumps wherever a unit changes sign. Hence the two para
 
 spacing: steps are short near the baseline. Equal steps miss s(x) - s(x') by several times its size.
 
-calibrate: even 600 steps leave gaps of up to 7 %, since the slope is too rough for any rule, although 50 give the map
-    itself to 2 to 8 % of its norm. But the integral of the slope along the path is known: it is s(x) - s(x'). A sum
-    whose error in one known quantity can be seen is corrected by it as a control variate is (calibration estimators:
-    Deville and Särndal 1992): weights h_k become h_k (1 + μ g_k), g_k the slope at point k, with the one μ that makes
-    the sum complete; of all such weights these are the nearest to h, in Σ (w_k - h_k)²/h_k. Measured against 600 steps,
-    this leaves the map's error where it was, so it buys a sum that is complete and not a sharper map. Doing the same
-    within parts of the path, or scaling each step's gradient to the change over that step, made maps worse. What the
-    sum had missed before is kept as `plain_gap`.
+calibrate: even 600 steps leave gaps of up to 7 %, since the slope is too rough for any rule and s(x) - s(x') is what is
+    left of much larger ups and downs; though 50 give the map itself to 3 to 8 % of its norm. But the integral of the
+    slope along the path is known: it is s(x) - s(x'). A sum whose error in one known quantity can be seen is corrected
+    by it as with a control variate (calibration estimators: Deville and Särndal 1992): weights h_k become
+    h_k (1 + μ g_k), g_k the slope at point k, with the one μ that makes the sum complete; of all such weights these
+    are the nearest to h, in Σ (w_k - h_k)²/h_k. It has a small price: against 600 steps, the error of four maps went
+    from 2.7, 3.1, 4.0 and 7.7 % to 2.7, 3.1, 4.0 and 7.3 %; on a made-up score whose slope jumps, from 0.5 to 0.6 %,
+    and at worst to 1.7 %. So it buys a sum that is complete and not a sharper map. Doing it within parts of the path,
+    or scaling each step's gradient to the change over that step, made maps worse. A calibrated gap is near 0 by
+    construction and no longer says how good the quadrature was; `plain_gap`, what the sum missed before, does.
 """
 
 import math
@@ -34,8 +36,9 @@ from stylize.precision import convolution_precision
 
 Quadrature = Literal["midpoint", "trapezoid", "gauss-legendre"]
 QUADRATURES: Final[tuple[Quadrature, ...]] = get_args(Quadrature)
-SPACING: Final = 3.0
-"""Step k of n ends at (k/n)³ of the path. Of 3, 4 and 5, 3 gave the best maps with the midpoint rule, by a little."""
+SPACING: Final = 4.0
+"""Step k of n ends at (k/n)⁴ of the path. Of 3, 4 and 5, 4 left the smallest gaps with the midpoint rule before
+calibration, and maps as good as 3."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ def make_index(
         source: a built run, whose accepted proxies are indexed, or a folder (or Parquet copy) of faces.
         index: folder of the index, made if need be.
         places: which models describe the pictures.
-        splits: of a run, these alone; None takes all.
+        splits: of a run, these alone, each once; None takes all.
         partial: of an unfinished run, what is there.
         size: of a folder's pictures as the networks see them, width and height; None is 178x218, Celeb-A's. A run's
             have one already.
@@ -43,13 +43,14 @@ def make_index(
         notify: called with what is being done.
 
     Raises:
-        InputError: the source, the models or the index are not what is said above, or do not fit together.
+        InputError: the source, the models or the index are not what is said above, or do not fit together; or no
+            picture can be used (single ones that cannot are left out, see `IndexUpdate.skipped`).
         RunError: a model's file or the index is damaged, or the index cannot be written.
     """
     chosen = training_device(device)
     faces = _faces(source, splits, partial, size)
     model = open_retrieval_model(places, chosen)
-    notify(f"{len(faces):,} {faces.title}; {model.title}, on {chosen}")
+    notify(f"{faces.title}: {len(faces):,} picture{'' if len(faces) == 1 else 's'}; {model.title}, on {chosen}")
     return update_index(index, faces, places, model, quiet=quiet)
 
 
@@ -63,5 +64,5 @@ def _faces(
     if size is not None:
         raise InputError(f'the proxies of "{source}" have a size already; leave --size out')
     run = RunFaces.open(source, partial=partial)
-    wanted = splits or run.splits
+    wanted = dict.fromkeys(splits or run.splits)
     return proxies_of_run(run, np.concatenate([run.indices(split) for split in wanted]))

@@ -48,9 +48,6 @@ WEIGHTS: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0)
 ROUNDS: Final = (1, 5, 10)
 """Rounds of feedback of Table 5."""
 
-FIGURE_7_WEIGHT: Final = 0.2
-"""λ of Fig. 7; Table 5 does not name its own."""
-
 QPM: Final = "QPM"
 FSW: Final = "FSW"
 BOTH: Final = "QPM + FSW"

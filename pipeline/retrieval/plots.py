@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from pipeline.retrieval.evaluation_result import Evaluation, WeightResult
 from pipeline.retrieval.feedback_curve import FeedbackCurve
-from pipeline.retrieval.report_grids import PAPER_WEIGHT, main_weight
+from pipeline.retrieval.report_grids import main_weight
+from pipeline.retrieval.scoring import WEIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +156,8 @@ def plot_weights(
     def axis(axes: "Axes") -> None:
         axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         axes.set_xlabel("weight of the attributes, λ")
-        if PAPER_WEIGHT in places:
-            axes.axvline(places[PAPER_WEIGHT], color=_RULE, linewidth=5, zorder=0)
+        if WEIGHT in places:
+            axes.axvline(places[WEIGHT], color=_RULE, linewidth=5, zorder=0)
 
     ends = (f"{line.name} goes from {_percent(line.y[0])} to {_percent(line.y[-1])}" for line in lines)
     return _draw("The first item, %", lines, axis, f"Against λ: {'; '.join(ends)}.")

@@ -7,10 +7,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from pipeline.retrieval.scoring import all_products
+from pipeline.training.run_faces import UNKNOWN
+
 KS: Final = (1, 5, 10)
 """The cut-offs of the paper's Table 1."""
 
-UNKNOWN: Final = -1
 NOTHING_RELEVANT: Final = 0
 """Stands for the rank of a query that has nothing to find."""
 
@@ -118,6 +120,6 @@ def ranks_of_people(
     for start in range(0, len(queries), step):
         people, sources = (column[start : start + step, None] for column in (query_identities, query_sources))
         relevant = (people == gallery_identities) & (people != UNKNOWN)
-        similarities = queries[start : start + step] @ gallery.T
+        similarities = all_products(queries[start : start + step], gallery)
         parts.append(first_relevant_ranks(similarities, relevant, sources == gallery_sources).cpu())
     return torch.cat(parts)

@@ -16,7 +16,7 @@ from manifests.commit import publish
 from pipeline.retrieval.evaluation_result import Evaluation, WeightResult
 from pipeline.retrieval.feedback_curve import FeedbackCurve
 from pipeline.retrieval.plots import Reference, plot_feedback, plot_recall, plot_weights, random_recall
-from pipeline.retrieval.report_grids import Hit, QueryGrid, main_weight
+from pipeline.retrieval.report_grids import QueryGrid, ShownHit, main_weight
 from pipeline.retrieval.result_table import NOTHING, ResultTable
 
 TEMPLATE_FILE: Final = "report.html.jinja"
@@ -304,7 +304,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _explained(hit: Hit, weight: float) -> str:
+def _explained(hit: ShownHit, weight: float) -> str:
     """Return a hit in words, for a pointer that rests on it and for people who cannot see it."""
     who = {True: ", the same person", False: ", somebody else", None: ""}[hit.relevant]
     split = f"identity {hit.identity_score:.3f}"

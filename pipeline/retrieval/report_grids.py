@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,20 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.retrieval.described_faces import UNKNOWN, Codes, DescribedFaces
+from pipeline.retrieval.described_faces import Codes, DescribedFaces
 from pipeline.retrieval.evaluation_result import Evaluation
 from pipeline.retrieval.face_set import ID, IDENTITY, FaceSet
-from pipeline.retrieval.scoring import attribute_scores, identity_scores
-
-PAPER_WEIGHT: Final = 0.2
-"""λ of the paper's Fig. 7 and 8: most agreement for hardly any recall (Sec. 6.2)."""
+from pipeline.retrieval.scoring import WEIGHT, all_products, attribute_scores, identity_scores
+from pipeline.training.run_faces import UNKNOWN
 
 _MAX_HEIGHT = 218  # Celeb-A's; more would only make the file larger
 _JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Hit:
+class ShownHit:
     """One item of the gallery as it was ranked for a query.
 
     Attributes:
@@ -59,8 +57,8 @@ class Ranking:
     """
 
     weight: float
-    hits: Sequence[Hit]
-    first_relevant: Hit | None
+    hits: Sequence[ShownHit]
+    first_relevant: ShownHit | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def main_weight(evaluation: Evaluation) -> float:
     weights = [result.weight for result in evaluation.results]
     if not weights:
         raise ValueError("the evaluation has no λ")
-    return PAPER_WEIGHT if PAPER_WEIGHT in weights else weights[0]
+    return WEIGHT if WEIGHT in weights else weights[0]
 
 
 def query_grids(
@@ -214,9 +212,10 @@ class _Order:
 
     @classmethod
     def of(cls, queries: DescribedFaces, gallery: DescribedFaces, codes: Codes, query: int, weight: float) -> "_Order":
-        # As the evaluation multiplies, so that there is one order. Bits and their products are whole numbers.
+        # As the evaluation multiplies. Its rows may round otherwise, as there are more of them, which can change places
+        # only of items that are within rounding of each other; equal items are equal in both.
         bits = queries.bits[query]
-        products = queries.embeddings[query] @ gallery.embeddings.T
+        products = all_products(queries.embeddings[query : query + 1], gallery.embeddings)[0]
         n = gallery.bits.shape[1]
         attributes = attribute_scores(bits, gallery.bits) if n else None
         if attributes is not None and weight:
@@ -252,11 +251,11 @@ class _Order:
         late = None if first is None or first < k else self._hit(first, table, pictures)
         return Ranking(self.weight, hits, late)
 
-    def _hit(self, place: int, table: pa.Table, pictures: Mapping[int, bytes]) -> Hit:
+    def _hit(self, place: int, table: pa.Table, pictures: Mapping[int, bytes]) -> ShownHit:
         item = int(self.items[place])
         identity = float(self.identity[item])
         attributes = None if self.attributes is None else float(self.attributes[item])
-        return Hit(
+        return ShownHit(
             table[ID][item].as_py(),
             place + 1,
             pictures[item],

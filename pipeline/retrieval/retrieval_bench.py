@@ -13,7 +13,7 @@ from torch import Tensor
 from manifests.errors import InputError
 from pipeline.retrieval.exact_search import ExactSearch, TopK
 from pipeline.retrieval.faiss_search import FaissSearch
-from pipeline.retrieval.scoring import check_weight, gallery_vectors, query_vectors
+from pipeline.retrieval.scoring import WEIGHT, check_weight, gallery_vectors, query_vectors
 from pipeline.training.device import training_device
 from stylize.precision import convolution_precision
 
@@ -108,7 +108,7 @@ def retrieval_bench(
     attributes: int = 40,
     k: int = 10,
     *,
-    weight: float = 0.2,
+    weight: float = WEIGHT,
     repetitions: int = 7,
     faiss: bool = True,
     device: str | None = "cpu",

@@ -6,14 +6,16 @@ import pyarrow as pa
 from manifests import schema
 from manifests.attributes import ATTRIBUTES
 from manifests.image_source import ImageSource
-from pipeline.retrieval.face_set import FACE_SET_SCHEMA, FaceSet, Indices
+from pipeline.retrieval.face_set import FACE_SET_SCHEMA, ID, IDENTITY, LOCATOR, SOURCE_ID, VERSION, FaceSet, Indices
 from pipeline.training.run_faces import RunFaces
 
 
 def photographs_of_run(faces: RunFaces, indices: Indices) -> FaceSet:
     """Return the photographs of some of a run's faces, fitted to the proxies' size as the engine fitted them.
 
-    They are read when they are loaded: InputError then, if they are not where they were.
+    They are read when they are loaded: InputError then, if they are not where they were. Their locators and versions
+    are empty, since only what the run was built from knows them; so they search and are searched in, but cannot be
+    indexed, and `source` leads to the run, not to them.
     """
     wanted = np.asarray(indices, np.int64)
     empty = [""] * len(wanted)  # the catalogue that knows where they are is opened only when one is asked for
@@ -34,11 +36,11 @@ def _table(faces: RunFaces, wanted: np.ndarray, *, locators: list[str], versions
     kept = faces.table.take(pa.array(wanted))
     bits = faces.attributes[wanted]
     columns = {
-        "id": kept[schema.IMAGE_ID].cast(pa.string()),
-        "source_id": kept[schema.SOURCE_ID].cast(pa.string()),
-        "identity": kept[schema.IDENTITY].cast(pa.string()),
-        "locator": pa.array(locators, pa.string()),
-        "version": pa.array(versions, pa.string()),
+        ID: kept[schema.IMAGE_ID].cast(pa.string()),
+        SOURCE_ID: kept[schema.SOURCE_ID].cast(pa.string()),
+        IDENTITY: kept[schema.IDENTITY].cast(pa.string()),
+        LOCATOR: pa.array(locators, pa.string()),
+        VERSION: pa.array(versions, pa.string()),
     }
     columns |= {name: pa.array(bits[:, at] == 1, mask=bits[:, at] < 0) for at, name in enumerate(ATTRIBUTES)}
     return pa.table(columns).cast(FACE_SET_SCHEMA)

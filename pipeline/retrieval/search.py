@@ -2,11 +2,11 @@
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
-import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from pipeline.retrieval.faiss_search import FaissSearch
 from pipeline.retrieval.feedback_session import FeedbackSession
 from pipeline.retrieval.feedback_settings import FeedbackSettings
 from pipeline.retrieval.index import Index, open_index
-from pipeline.retrieval.query_photo import Crop, read_photo
-from pipeline.retrieval.retrieval_model import Description, ModelPlaces, RetrievalModel, open_retrieval_model
+from pipeline.retrieval.query_photo import read_photo
+from pipeline.retrieval.retrieval_model import Crop, Description, ModelPlaces, RetrievalModel, open_retrieval_model
+from pipeline.retrieval.scoring import WEIGHT
 from pipeline.retrieval.search_result import Hit, SearchResult
 from pipeline.training.attribute_heads import binarise
 from pipeline.training.device import training_device
@@ -30,9 +31,6 @@ from stylize.precision import convolution_precision
 
 Engine = Literal["exact", "flat", "ivf", "hnsw"]
 ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
-
-WEIGHT: Final = 0.2
-"""λ of the paper's figures with attributes (Sec. 6.2)."""
 
 _SUGGESTED: Final = 3
 _COMPARED: Final = 50_000  # ids that are compared with one that is unknown: seconds, in a gallery of millions
@@ -52,14 +50,15 @@ def search(
     explain: int = 0,
     engine: Engine = "exact",
     places: ModelPlaces | None = None,
-    crop: Crop | None = None,
+    head: Crop | None = None,
     device: str | None = None,
 ) -> SearchResult:
     """Find the k faces of a gallery with the highest score (Eq. 9) for a photograph.
 
     With `like` or `unlike` the ranking is that after one round of relevance feedback in which all of them were judged
     (Eq. 10 and 11); it compares every item, whatever the engine. Attributes stay out of feedback, as in the paper (Sec.
-    3.4). Items with equal scores come in the order of the index.
+    3.4). What ranks is rounded to float32, so that equal items are equal, and they come in the order of the index; the
+    scores themselves are float64.
 
     Args:
         photo: an image file that shows one head, as for `read_photo`.
@@ -70,11 +69,11 @@ def search(
         like, unlike: ids of items that the visitor likes and does not.
         feedback: how they count; None is the default settings.
         explain: for so many of the first hits, say which pixels speak for them (Eq. 12), by the score before feedback.
-        engine: "exact", or one of faiss, which is built for this search alone: "flat" finds the same, "ivf" and "hnsw"
-            nearly.
+        engine: "exact", or one of faiss: "flat" finds the same, "ivf" and "hnsw" nearly. What those two are built of
+            is kept in the folder of the index, where that can be written to, until there are new faces.
         places: where the model is now; what is None in it is where it was when the index was made. Another model than
             that one is refused.
-        crop: the part of the photograph that shows the head, as for `read_photo`.
+        head: the part of the photograph that shows the head, as for `read_photo`.
         device: of the networks, as for `training_device`. The gallery is searched on the CPU.
 
     Raises:
@@ -99,12 +98,13 @@ def search(
     liked, unliked = (tuple(_item(index, name) for name in dict.fromkeys(names)) for names in (like, unlike))
     if both := sorted({*liked} & {*unliked}):
         raise InputError(f"{_id(index, both[0])} is both liked and unliked; leave it out of one of the two")
-    photograph = read_photo(photo, index.size, crop=crop)
+    photograph = read_photo(photo, index.size, head=head)
     model = _model(index, places, chosen)
     query = _described(model, photograph, photo)
     bits = binarise(query.probabilities)
 
     settings: FeedbackSettings | None = None
+    similarities: Tensor | None = None
     if liked or unliked:
         settings, engine = feedback or FeedbackSettings(), "exact"
         session = FeedbackSession(gallery.embeddings, query.embeddings[0], settings)
@@ -112,23 +112,30 @@ def search(
         allowed &= session.remaining
         if not allowed.any():
             raise InputError("every face that is left was judged; keep judged faces in the ranking, or judge fewer")
-        found = _ranked(session.similarities(), gallery.bits, bits, weight, allowed, k)
+        similarities = session.similarities().cpu()
+        found = _ranked(similarities, gallery.bits, bits, weight, allowed, k)
     else:
         vectors = scoring.gallery_vectors(gallery.embeddings, gallery.bits)
-        top = _searcher(vectors, engine, bits.shape[1], weight).top_k(
+        top = _searcher(vectors, engine, bits.shape[1], weight, index.path).top_k(
             scoring.query_vectors(query.embeddings, bits, weight), k, allowed
         )
-        found = list(zip(top.items[0].tolist(), top.products[0].tolist(), strict=True))
+        found = top.items[0].tolist()
 
     hits: list[Hit] = []
-    for item, product in found:
+    for item in found:
         wanted = len(hits) < explain
         why = _explained(model, photograph, index, item, weight) if wanted else None
-        hits.append(_hit(index, bits[0], len(hits) + 1, item, product, weight, why))
+        if similarities is None:
+            similarity = float(query.embeddings[0].double() @ gallery.embeddings[item].double())
+        else:
+            similarity = float(similarities[item])
+        if settings is None or settings.measure == "cosine":
+            similarity = min(max(similarity, -1.0), 1.0)  # unit rows of float32 are longer than 1 by a rounding
+        hits.append(_hit(index, bits[0], len(hits) + 1, item, similarity, weight, why))
     return SearchResult(
         photo=os.fspath(photo),
         picture=photograph.permute(1, 2, 0).contiguous().numpy(),
-        index=os.fspath(index_dir),
+        index=index.path,
         gallery="; ".join(index.contents),
         model=model.title,
         items=len(gallery),
@@ -194,26 +201,35 @@ def _described(model: RetrievalModel, photograph: Tensor, photo: str | os.PathLi
     return Description(embeddings, probabilities)
 
 
-def _searcher(vectors: Tensor, engine: Engine, n: int, weight: float) -> ExactSearch | FaissSearch:
+def _searcher(vectors: Tensor, engine: Engine, n: int, weight: float, folder: str) -> ExactSearch | FaissSearch:
     if engine == "exact":
         return ExactSearch(vectors)
-    return FaissSearch(vectors, engine, bits=n, weight=weight or WEIGHT)
+    return FaissSearch(vectors, engine, bits=n, weight=built_for(weight), folder=folder)
+
+
+def built_for(weight: float) -> float:
+    """Return the λ that lists and graphs are built for, so that few of them serve every λ: 0.2 to 1, then 10, 100, ….
+
+    What is built for one λ misses no more with another one near it (tests/test_faiss_search.py: 0.2 serves 0 to 1).
+    """
+    return WEIGHT if weight <= 1 else float(10 ** math.ceil(math.log10(weight)))
 
 
 def _ranked(  # noqa: PLR0917
     similarities: Tensor, gallery: Tensor, query: Tensor, weight: float, allowed: Tensor, k: int
-) -> list[tuple[int, float]]:
-    """Return the k best items by s_i as it is now, and twice their score but for what is equal for all.
+) -> list[int]:
+    """Return the k best items by s_i as it is now.
 
     As `exact_search` has it, what ranks is rounded to float32, so that equal items are equal, and of equals the lower
     index comes first.
     """
-    products = similarities.cpu()
+    products = similarities
     if weight:
         products = products + weight * (2 * scoring.attribute_scores(query, gallery) - 1)
     items = allowed.nonzero()[:, 0]
     best = products[items].float().sort(descending=True, stable=True)
-    return list(zip(items[best.indices[:k]].tolist(), best.values[:k].tolist(), strict=True))
+    chosen: list[int] = items[best.indices[:k]].tolist()
+    return chosen
 
 
 def _hit(  # noqa: PLR0917
@@ -221,20 +237,20 @@ def _hit(  # noqa: PLR0917
     bits: Tensor,
     rank: int,
     item: int,
-    product: float,
+    similarity: float,
     weight: float,
     why: Explanation | None,
 ) -> Hit:
     row = index.gallery.table.slice(item, 1).select([ID, SOURCE_ID, IDENTITY]).to_pylist()[0]
     own = binarise(index.gallery.probabilities[item])
     agreement = float(scoring.attribute_scores(bits, own)) if index.attributes else None
-    score = float(scoring.scores(torch.tensor(product, dtype=torch.float64), weight))
+    identity_score = (1 + similarity) / 2
     return Hit(
         rank=rank,
         item=item,
         **row,
-        score=score,
-        identity_score=score - weight * (agreement or 0.0),
+        score=identity_score + weight * (agreement or 0.0),
+        identity_score=identity_score,
         attribute_score=agreement,
         differing=_names(index, bits != own),
         explanation=why,
@@ -246,5 +262,5 @@ def _names(index: Index, chosen: Tensor) -> tuple[str, ...]:
 
 
 def _explained(model: RetrievalModel, photograph: Tensor, index: Index, item: int, weight: float) -> Explanation:
-    painting = torch.from_numpy(np.ascontiguousarray(index.thumbnail(item))).permute(2, 0, 1).contiguous()
+    painting = torch.from_numpy(index.thumbnail(item).copy()).permute(2, 0, 1).contiguous()  # it may be read-only
     return explanation.explain(model, photograph, painting, weight=weight)

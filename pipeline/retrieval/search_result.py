@@ -43,7 +43,12 @@ class Hit:
     explanation: Explanation | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but `item` as JSON can hold it."""
+        """Return everything but `item` as JSON can hold it.
+
+        The explanation's `soft_score` and `soft_baseline_score` are of s̃_a, which has gradients and counts
+        probabilities where s_a counts bits (`explanation.soft_agreement`), so it is not `score`; its part of identity
+        is the same in both.
+        """
         return {
             "rank": self.rank,
             "id": self.id,
@@ -53,7 +58,7 @@ class Hit:
             "identity_score": self.identity_score,
             "attribute_score": self.attribute_score,
             "differing": list(self.differing),
-            "explanation": None if self.explanation is None else self.explanation.as_dict(),
+            "explanation": None if self.explanation is None else _named(self.explanation.as_dict()),
         }
 
 
@@ -171,7 +176,7 @@ class SearchResult:
         explained = [hit for hit in self.hits if hit.explanation is not None]
         if not explained:
             return []
-        lines = ["", "Completeness gaps of the saliency maps, in units of the score (and before calibration)"]
+        lines = ["", "Completeness gaps of the saliency maps, in units of the score"]
         for hit in explained:
             assert hit.explanation is not None
             sides = (("photograph", hit.explanation.photograph), ("painting", hit.explanation.painting))
@@ -185,4 +190,19 @@ def _shortened(name: str) -> str:
 
 
 def _gap(side: SideExplanation) -> str:
-    return f"{side.total.gap:.4f} ({side.total.plain_gap:.4f})"
+    return f"{side.total.plain_gap:.4f} ({side.total.gap:.4f} after calibration)"
+
+
+def _named(explanation: dict[str, Any]) -> dict[str, Any]:
+    """Name the scores of an explanation for what they are, where attributes take part in them."""
+    soft = {"score": "soft_score", "baseline_score": "soft_baseline_score"}
+
+    def side(parts: dict[str, Any]) -> dict[str, Any]:
+        return {
+            part: values
+            if values is None or part == "identity"
+            else {soft.get(name, name): value for name, value in values.items()}
+            for part, values in parts.items()
+        }
+
+    return {name: side(value) if isinstance(value, dict) else value for name, value in explanation.items()}

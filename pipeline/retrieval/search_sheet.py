@@ -1,5 +1,6 @@
 """A contact sheet of a search: the photograph, its look-alikes with what speaks for each, and where one sees it."""
 
+import io
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, ImageDraw, ImageFont
 
+from manifests.commit import publish
 from pipeline.retrieval.saliency import overlay
 from pipeline.retrieval.search_result import Hit, SearchResult
 
@@ -98,8 +101,11 @@ def search_sheet(result: SearchResult, columns: int = 4) -> Image.Image:
 
 
 def write_search_sheet(result: SearchResult, path: str | os.PathLike[str]) -> None:
-    """Write the `search_sheet` of a search as PNG; OSError where that cannot be."""
-    search_sheet(result).save(path, "PNG")
+    """Write the `search_sheet` of a search as PNG, whole or not at all; OSError where that cannot be."""
+    encoded = io.BytesIO()
+    search_sheet(result).save(encoded, "PNG")
+    place = os.path.abspath(os.path.expanduser(path))
+    publish(LocalFileSystem(), place, encoded.getvalue(), journal=os.path.dirname(place))
 
 
 def _panel(canvas: _Canvas | None, result: SearchResult, left: int, top: int, width: int) -> int:

@@ -74,18 +74,18 @@ def searched_models(config: EvaluateConfig) -> list[SearchedModel]:
         )
         for folder, document in zip(config.models, documents, strict=True)
     ]
-    named = _told_apart(trained, config.models)
-    if config.table != 1:
-        return named
     models: list[SearchedModel] = []
+    folders: list[str] = []
     seen = set()
-    for model, document in zip(named, documents, strict=True):
-        network = (document["digest"], document["crop"])
-        if network not in seen and (bare_model := _bare(document, config)):
+    for model, folder, document in zip(trained, config.models, documents, strict=True):
+        network = (document["digest"], config.crop or tuple(document["crop"]))
+        if config.table == 1 and network not in seen and (bare_model := _bare(document, config)):
             models.append(bare_model)
+            folders.append(folder)
         seen.add(network)
         models.append(model)
-    return models
+        folders.append(folder)
+    return _told_apart(models, folders)
 
 
 def heads_alone(config: EvaluateConfig) -> list[SearchedModel]:
@@ -134,11 +134,13 @@ def _bare(document: dict[str, Any], config: EvaluateConfig) -> SearchedModel | N
 
 
 def _told_apart(models: Sequence[SearchedModel], folders: Sequence[str]) -> list[SearchedModel]:
-    """Add folders to the names of models that would have the same title."""
+    """Add folders to names of models of one title; to a bare one's that of the model trained on it."""
     titles = [model.title for model in models]
-    short = [os.path.basename(os.path.abspath(folder)) for folder in folders]
-    suffixes = short if len(set(short)) == len(short) else list(folders)
+    short = {folder: os.path.basename(os.path.abspath(folder)) for folder in folders}
+    unique = len(set(short.values())) == len(short)
     return [
-        replace(model, name=f"{model.name} ({suffix})") if titles.count(model.title) > 1 else model
-        for model, suffix in zip(models, suffixes, strict=True)
+        replace(model, name=f"{model.name} ({short[folder] if unique else folder})")
+        if titles.count(model.title) > 1
+        else model
+        for model, folder in zip(models, folders, strict=True)
     ]

@@ -15,7 +15,6 @@ from pipeline.retrieval.evaluation import evaluate
 from pipeline.retrieval.evaluation_result import Evaluation
 from pipeline.retrieval.evaluation_sides import Sides
 from pipeline.retrieval.feedback_curve import FeedbackCurve
-from pipeline.retrieval.feedback_settings import STRATEGIES
 from pipeline.retrieval.feedback_simulation import simulate_feedback
 from pipeline.retrieval.heads_accuracy import heads_accuracy
 from pipeline.retrieval.result_table import ResultTable
@@ -88,7 +87,9 @@ class SetSearch:
                 else None
             )
             self.searched.append(
-                tables.EvaluatedModel(model.name, model.backbone, opened.dim, model.trained, found, annotated)
+                tables.EvaluatedModel(
+                    model.name, model.backbone, opened.dim, model.trained, found, annotated, opened.untrained
+                )
             )
         if self.wanted & _SIMULATED:
             curves = self._curves(queries, gallery)
@@ -144,17 +145,19 @@ class SetSearch:
         )
 
     def _curves(self, queries: DescribedFaces, gallery: DescribedFaces) -> dict[str, FeedbackCurve]:
-        names = list(STRATEGIES) if "table-5" in self.wanted else [paper.BOTH]
+        strategies = self.config.strategies
+        names = list(strategies) if "table-5" in self.wanted else [paper.BOTH]
         return {
             name: simulate_feedback(
                 queries,
                 gallery,
-                STRATEGIES[name],
+                strategies[name],
                 rounds=self.config.rounds,
                 weight=self.config.feedback_weight,
                 seed=self.config.seed,
                 # "For WebCaricature, we instead perform the experiments on the whole dataset" (Sec. 6.3).
                 one_per_identity=self.sides.published != paper.WEBCARICATURE,
+                draws=self.config.draws,
                 device=self.device,
             )
             for name in names

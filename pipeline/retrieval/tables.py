@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline.retrieval import paper_results as paper
 from pipeline.retrieval.evaluation_result import Evaluation
 from pipeline.retrieval.feedback_curve import FeedbackCurve
+from pipeline.retrieval.feedback_settings import STRATEGIES, FeedbackSettings
 from pipeline.retrieval.result_table import ResultRow, ResultTable, Value
 from pipeline.training.attribute_accuracy import AttributeAccuracy
 
@@ -35,6 +36,7 @@ class EvaluatedModel:
         evaluation: for every λ asked for; λ = 0 among them for Table 1.
         annotated: the same with attributes compared as annotated, where `evaluation` compares predictions and both can
             be done.
+        untrained: attributes that had no label when its heads were trained.
     """
 
     name: str
@@ -43,6 +45,7 @@ class EvaluatedModel:
     trained: Trained
     evaluation: Evaluation
     annotated: Evaluation | None = None
+    untrained: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ class SimulatedModel:
     Attributes:
         name: of the row.
         backbone: name of the network's card.
-        curves: key of `paper_results.FEEDBACK_PARAMETERS` → curve.
+        curves: key of `feedback_settings.STRATEGIES` → curve.
     """
 
     name: str
@@ -228,7 +231,7 @@ def table_5(test_set: str, models: Sequence[SimulatedModel]) -> ResultTable:
         ResultRow(
             f"{setting}, {model.name}",
             "ours",
-            (*paper.FEEDBACK_PARAMETERS[setting], *(_per_cent(float(curve.mean[at])) for at in (0, *rounds))),
+            (*_parameters(curve.settings), *(_per_cent(float(curve.mean[at])) for at in (0, *rounds))),
         )
         for model in models
         for setting, curve in model.curves.items()
@@ -237,7 +240,7 @@ def table_5(test_set: str, models: Sequence[SimulatedModel]) -> ResultTable:
     for (name, setting, backbone), published in paper.TABLE_5.items():
         if name == test_set:
             at = dict(zip(paper.ROUNDS, published, strict=True))
-            values = (*paper.FEEDBACK_PARAMETERS[setting], None, *(at.get(number) for number in rounds))
+            values = (*_parameters(STRATEGIES[setting]), None, *(at.get(number) for number in rounds))
             row = f"{setting}, {backbone}"
             rows.append(ResultRow(row, "paper", values, nearest=backbone in nearest))
     return ResultTable(
@@ -318,7 +321,14 @@ def _set_notes(evaluation: Evaluation, test_set: str) -> tuple[str, ...]:
 def _agreement_notes(models: Sequence[EvaluatedModel]) -> tuple[str, ...]:
     how = {model.evaluation.agreement_by for model in models} - {None}
     but = " (by labels in rows that say so)" if any(model.annotated for model in models) else ""
-    return tuple(f"Attributes are compared by {by}{but}." for by in sorted(str(by) for by in how))
+    notes = [f"Attributes are compared by {by}{but}." for by in sorted(str(by) for by in how)]
+    without = {tuple(model.untrained) for model in models if model.untrained}
+    notes += [
+        f"{', '.join(names)} had no label when the heads were trained, and count{'s' * (len(names) == 1)} as any other "
+        "attribute does: in s_a, and where predictions are compared."
+        for names in sorted(without)
+    ]
+    return tuple(notes)
 
 
 def _gain_note(heads: EvaluatedHeads) -> str:
@@ -333,12 +343,27 @@ def _feedback_notes(models: Sequence[SimulatedModel]) -> tuple[str, ...]:
     weights = ", ".join(sorted({f"{curve.weight:g}" for curve in curves}))
     queries = _range([curve.queries for curve in curves])
     notes = [f"Ours: {queries} queries, λ = {weights}; each round one relevant and one irrelevant item at random."]
+    for curve in curves:
+        chosen = ", ".join(f"{name}={value}" for name, value in _choices(curve).items())
+        if chosen and (note := f"Choices other than by default: {chosen}.") not in notes:
+            notes.append(note)
     errors = [_standard_error(curve.average_precision[:, -1]) for curve in curves]
     if np.isfinite(errors).any():
         notes.append(f"The standard error over queries is {100 * np.nanmax(errors):.1f} points at most after the last.")
     if left_out := max(curve.without_relevant for curve in curves):
         notes.append(f"{left_out:,} queries have nothing relevant to find and were not simulated.")
     return tuple(notes)
+
+
+def _parameters(settings: FeedbackSettings) -> tuple[float, float, float, float, float]:
+    return settings.alpha, settings.beta, settings.gamma, settings.eta, settings.c
+
+
+def _choices(curve: FeedbackCurve) -> dict[str, str]:
+    """Return what was chosen otherwise than by default; the numbers are in the rows of Table 5."""
+    default = {**FeedbackSettings().as_dict(), "draws": "independent"}
+    chosen = {**curve.settings.as_dict(), "draws": curve.draws}
+    return {name: value for name, value in chosen.items() if isinstance(value, str) and value != default[name]}
 
 
 def _standard_error(values: npt.NDArray[np.float64]) -> float:
