@@ -82,6 +82,15 @@ _batch_size_option = click.option(
     show_default=True,
     help="Faces in flight per worker; auto goes by device, size and free memory.",
 )
+_cluster = _options(
+    click.option("--workers", type=int, help="Local workers; by default one per GPU, or per four cores."),
+    _batch_size_option,
+    click.option("--scheduler", metavar="ADDRESS", help="Attach to a running Dask scheduler."),
+    click.option("--scheduler-file", metavar="FILE", help="Attach to the scheduler that wrote this file."),
+    click.option("--tls-ca-file", metavar="FILE", help="Certificate authority, PEM."),
+    click.option("--tls-cert", metavar="FILE", help="Certificate, PEM."),
+    click.option("--tls-key", metavar="FILE", help="Private key, PEM."),
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -144,14 +153,10 @@ def main() -> None:
 @click.option("--limit", type=int, help="Build this many faces only, shared out over the splits.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pairing of faces and paintings.")
 @click.option("--strict", is_flag=True, help="Refuse inputs that disagree with themselves.")
-@click.option("--workers", type=int, help="Local workers; by default one per GPU, or per four cores.")
-@_batch_size_option
-@click.option("--scheduler", metavar="ADDRESS", help="Attach to a running Dask scheduler.")
-@click.option("--scheduler-file", metavar="FILE", help="Attach to the scheduler that wrote this file.")
-@click.option("--tls-ca-file", metavar="FILE", help="Certificate authority, PEM.")
-@click.option("--tls-cert", metavar="FILE", help="Certificate, PEM.")
-@click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
+@_cluster
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, and do nothing.")
+@click.option("--retry-failed", is_flag=True, help="Try the faces that failed in earlier executions again, too.")
+@click.option("--performance-report", "report", metavar="FILE", help="Dask's report of this execution, HTML.")
 @_json
 @_user_errors
 def build(out: str, faces: str, paintings: str, **options: Any) -> None:
@@ -165,6 +170,7 @@ def build(out: str, faces: str, paintings: str, **options: Any) -> None:
     take = options.pop
     as_json, csv, strict, weights = take("as_json"), take("paintings_csv"), take("strict"), take("weights")
     execution = ExecutionConfig(**{name: take(name) for name in _EXECUTION})
+    retry_failed, report = take("retry_failed"), take("report")
     dry, seed, limit, splits = take("dry_run"), take("seed"), take("limit"), _names(take("split"))
     sharding = {} if (size := take("shard_size")) is None else {"shard_size": size}
     config = BuildConfig(from_options(_layers(options)), seed=seed, splits=splits, limit=limit, **sharding)
@@ -177,9 +183,13 @@ def build(out: str, faces: str, paintings: str, **options: Any) -> None:
         weights=weights,
         paintings_csv=csv,
         strict=strict,
+        retry_failed=retry_failed,
+        report=report,
         quiet=as_json,
         notify=_notice,
     )
+    if summary.retried:
+        _notice(f"failed faces tried again: {summary.retried:,}")
     _print(status_lines(summary.status), summary.status.as_dict(), as_json)
 
 
@@ -518,14 +528,37 @@ _MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weig
 
 @main.command()
 @click.argument("out", metavar="OUT")
+@click.option("--html", "page", metavar="FILE", help="Write a summary, too: losses, attempts, rejections, throughput.")
 @_json
 @_user_errors
-def status(out: str, as_json: bool) -> None:
+def status(out: str, as_json: bool, page: str | None) -> None:
     """Say how far the run in OUT is, from its files alone."""
     from pipeline import inspection  # noqa: PLC0415
 
     found = inspection.status(out)
     _print(inspection.status_lines(found), found.as_dict(), as_json)
+    if page is not None:
+        inspection.write_summary(out, page)
+        _notice(f"summary: {page}")
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@click.option("--ids", required=True, metavar="FILE", help="One image_id a line, a reason after a tab if you like.")
+@click.option("--reason", help="Why, for faces that have none in the file.")
+@_moved_inputs
+@click.option("--weights", help="Where the weights are now, if not where run.json says.")
+@_cluster
+@_json
+@_user_errors
+def redraw(out: str, ids: str, as_json: bool, **options: Any) -> None:
+    """Strike the proxies of some faces of the finished run in OUT, and make them again from the next painting."""
+    from pipeline.config import ExecutionConfig  # noqa: PLC0415
+    from pipeline.redraw import redraw as redraw_faces  # noqa: PLC0415
+
+    execution = ExecutionConfig(**{name: options.pop(name) for name in _EXECUTION})
+    summary = redraw_faces(out, ids, execution=execution, quiet=as_json, notify=_notice, **options)
+    _print(summary.lines(), summary.as_dict(), as_json)
 
 
 @main.command()

@@ -1,8 +1,5 @@
 """Faces of a Celeb-A copy: the images joined with their attributes, identities and evaluation partition."""
 
-import os
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +10,7 @@ from manifests.errors import InputError
 from manifests.face_rows import FaceRows
 from manifests.image_files import list_image_files
 from manifests.image_source import ImageSource
+from manifests.remote_path import Place
 from manifests.zip_images import list_zip_images
 
 
@@ -27,6 +25,7 @@ def read_celeba(layout: CelebALayout) -> FaceRows:
 
     Raises:
         InputError: unreadable images or archive, a malformed annotation file, or not one image with its attributes.
+        RunError: a store does not answer.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -76,7 +75,7 @@ def read_celeba(layout: CelebALayout) -> FaceRows:
             )
     if table.num_rows == 0:
         raise InputError(f"No image in {where} has all its annotations: {' '.join(problems)}")
-    source = ImageSource("zip" if zipped else "folder", os.path.abspath(layout.images))
+    source = ImageSource.at("zip" if zipped else "folder", layout.images)
     return FaceRows(table, source, layout.name, tuple(problems), tuple(notes))
 
 
@@ -118,7 +117,7 @@ def _join(table: pa.Table, annotation: Annotation) -> tuple[pa.Table, pa.Array]:
     return table, missing
 
 
-def _report_left_out(missing: pa.Array, path: Path, problems: list[str]) -> None:
+def _report_left_out(missing: pa.Array, path: Place, problems: list[str]) -> None:
     if len(missing):
         problems.append(
             disagreement(

@@ -7,7 +7,6 @@ byte-wise and parsed by Arrow; no loop of ours runs over the rows unless a bad l
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +14,7 @@ import pyarrow.csv as pa_csv
 
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
+from manifests.remote_path import Place
 
 SPLITS = ("train", "valid", "test")
 """Names of the evaluation partitions 0, 1 and 2."""
@@ -26,7 +26,7 @@ _LONGEST_QUOTE = 80
 class Annotation:
     """One annotation file: ``table`` has ``image_id`` (string) and the value columns, in the order of the file."""
 
-    path: Path
+    path: Place
     table: pa.Table
     problems: tuple[str, ...] = ()
 
@@ -35,14 +35,14 @@ class Annotation:
 class _Rows:
     """A file in regular form: no carriage returns, one separator between fields, count line and header taken off."""
 
-    path: Path
+    path: Place
     comma: bool
     announced: int | None
     header: list[str] | None
     body: bytes
 
 
-def read_attributes(path: Path) -> Annotation:
+def read_attributes(path: Place) -> Annotation:
     """Read ``list_attr_celeba.txt`` or ``.csv``: ``image_id`` and the 40 attributes (bool) in official order.
 
     The columns of the file may be in any order; they are taken by the names in its header. A value of 1 is true; -1,
@@ -75,7 +75,7 @@ def read_attributes(path: Path) -> Annotation:
     return Annotation(path, pa.table(columns), _count_problems(rows, table.num_rows))
 
 
-def read_identities(path: Path) -> Annotation:
+def read_identities(path: Place) -> Annotation:
     """Read ``identity_CelebA.txt`` (or ``.csv``): ``image_id`` and ``identity`` (int64).
 
     Raises:
@@ -92,7 +92,7 @@ def read_identities(path: Path) -> Annotation:
     return Annotation(path, table, _count_problems(rows, table.num_rows))
 
 
-def read_partition(path: Path) -> Annotation:
+def read_partition(path: Place) -> Annotation:
     """Read ``list_eval_partition.txt`` or ``.csv``: ``image_id`` and ``split`` ("train", "valid" or "test").
 
     Raises:
@@ -126,7 +126,7 @@ def _is_integer(text: str) -> bool:
         return False
 
 
-def _regular(path: Path, *, has_header: bool) -> _Rows:
+def _regular(path: Place, *, has_header: bool) -> _Rows:
     comma = path.suffix == ".csv"
     data = _squeezed(path.read_bytes(), comma)
     first, rest = _split_line(data)

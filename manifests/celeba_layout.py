@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import InputError
+from manifests.remote_path import Place, RemotePath
 
 IMAGES = "img_align_celeba"
 _ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
@@ -18,13 +19,13 @@ class CelebALayout:
     """The parts of one copy: ``images`` is a folder or a zip archive; absent annotation files are None."""
 
     name: str
-    images: Path
-    attributes: Path
-    identities: Path | None
-    partition: Path | None
+    images: Place
+    attributes: Place
+    identities: Place | None
+    partition: Place | None
 
 
-def find_celeba(path: Path) -> CelebALayout | None:
+def find_celeba(path: Place) -> CelebALayout | None:
     """Recognise a Celeb-A copy from the folder above its images, from the images' folder, or from the zip archive.
 
     Known: the official download (``Img/``, ``Anno/``, ``Eval/``), everything in one folder, torchvision's root (with
@@ -35,7 +36,7 @@ def find_celeba(path: Path) -> CelebALayout | None:
     Raises:
         InputError: a part of a copy is there but its images or its attribute file are not.
     """
-    full = Path(os.path.abspath(path))
+    full: Place = path if isinstance(path, RemotePath) else Path(os.path.abspath(path))
     if full.is_file():
         return _assemble([full.parent], full, path)
     if full.name.lower() == IMAGES:
@@ -49,7 +50,7 @@ def find_celeba(path: Path) -> CelebALayout | None:
     return None
 
 
-def _assemble(bases: list[Path], images: Path | None, given: Path, *, torchvision: bool = False) -> CelebALayout:
+def _assemble(bases: list[Place], images: Place | None, given: Place, *, torchvision: bool = False) -> CelebALayout:
     found = {names: next((hit for base in bases if (hit := _find(base, names))), None) for names in _ALL}
     attributes = found[_ATTRIBUTES]
     if attributes is None:
@@ -68,7 +69,7 @@ def _assemble(bases: list[Path], images: Path | None, given: Path, *, torchvisio
     return CelebALayout(name, images, attributes, found[_IDENTITIES], found[_PARTITION])
 
 
-def _find(base: Path, names: tuple[str, ...]) -> Path | None:
+def _find(base: Place, names: tuple[str, ...]) -> Place | None:
     """Find an annotation file in ``base``, ``Anno`` or ``Eval``, or beside ``base`` when that is ``Img``."""
     bases = [base, base.parent] if base.name.lower() == "img" else [base]
     for name in names:
@@ -79,7 +80,7 @@ def _find(base: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _images_in(base: Path) -> Path | None:
+def _images_in(base: Place) -> Place | None:
     """Find the folder of images, or else the archive, in ``base`` or ``base/Img``."""
     for folder in (base, base / "Img"):
         images = _unnested(folder / IMAGES)
@@ -94,10 +95,12 @@ def _images_in(base: Path) -> Path | None:
     return None
 
 
-def _holds_something(folder: Path) -> bool:
+def _holds_something(folder: Place) -> bool:
+    if isinstance(folder, RemotePath):
+        return True  # or it would not be there
     with os.scandir(folder) as entries:
         return next(entries, None) is not None
 
 
-def _unnested(images: Path) -> Path:
+def _unnested(images: Place) -> Place:
     return images / IMAGES if (images / IMAGES).is_dir() else images

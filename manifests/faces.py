@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from manifests.image_source import ImageSource
 from manifests.parquet_copy import find_parquet
 from manifests.parquet_faces import read_parquet_faces
 from manifests.plain_folder import read_plain_folder
+from manifests.remote_path import Place, RemotePath, place_of
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,21 @@ class FaceCatalogue:
 
 
 def read_faces(path: str | os.PathLike[str], *, strict: bool = False) -> FaceCatalogue:
-    """Read the catalogue of a local folder, ``img_align_celeba.zip`` or Parquet file.
+    """Read the catalogue of a folder, ``img_align_celeba.zip`` or Parquet file, here or behind an fsspec URL.
 
     Tried in this order: a Celeb-A copy (see ``find_celeba`` and ``read_celeba``), Parquet files (see
     ``read_parquet_faces``), any images (see ``read_plain_folder``).
 
     Args:
-        path: the images' folder or the one above it, the archive, or the Parquet file or folder.
+        path: the images' folder or the one above it, the archive, or the Parquet file or folder. Over http(s), which
+            cannot list folders, one of the two files.
         strict: refuse inputs that disagree, instead of leaving out what does not fit.
 
     Raises:
         InputError: nothing usable there, a malformed annotation file, or (strict) any problem.
+        RunError: a store does not answer.
     """
-    place = Path(path)
-    rows = _read(place)
+    rows = _read(place_of(path))
     if strict and rows.problems:
         raise InputError(" ".join(rows.problems))
     table = _completed(rows.table)
@@ -64,11 +65,11 @@ def read_faces(path: str | os.PathLike[str], *, strict: bool = False) -> FaceCat
     return FaceCatalogue(table, rows.source, rows.layout, rows.problems, digest, rows.notes)
 
 
-def _read(place: Path) -> FaceRows:
+def _read(place: Place) -> FaceRows:
     if not place.exists():
-        raise InputError(
-            f"{place} does not exist; give a local folder of faces, img_align_celeba.zip or Parquet files."
-        )
+        raise InputError(f"{place} does not exist; give a folder of faces, img_align_celeba.zip or Parquet files.")
+    if isinstance(place, RemotePath) and place.is_dir():
+        place = place.tree()
     if place.is_file() and place.suffix.lower() not in {".zip", ".parquet"}:
         raise InputError(f"{place} is a file that cannot hold faces; give a folder, a .zip or a .parquet file.")
     if place.suffix.lower() != ".parquet" or place.is_dir():

@@ -1,5 +1,6 @@
 """Images that lie as files in a folder: listing and reading."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.disagreement import disagreement
-from manifests.errors import InputError
+from manifests.errors import InputError, RunError
+from manifests.object_store import open_store
+from manifests.redaction import redact
+from manifests.remote_path import Place, RemotePath, is_url, joined
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -46,15 +50,19 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
+def list_image_files(folder: Place, *, recursive: bool) -> ImageListing:
     """List the image files of ``folder`` by suffix, in any case, sorted; hidden files and folders are ignored.
 
     Links to folders are not followed (they may form loops). Links to files are followed as long as they stay inside
-    ``folder``. Links that lead out are left out and reported: ``ImageSource`` would refuse their images one by one.
+    ``folder``. Links that lead out are left out and reported: ``ImageSource`` would refuse their images one by one. So
+    are objects of a store whose names do the same.
 
     Raises:
         InputError: a folder cannot be read, or a file name is not UTF-8.
+        RunError: a store does not answer.
     """
+    if isinstance(folder, RemotePath):
+        return _list_objects(folder, recursive=recursive)
     locators: list[str] = []
     sizes: list[int] = []
     bad_links: list[str] = []
@@ -92,6 +100,26 @@ def list_image_files(folder: Path, *, recursive: bool) -> ImageListing:
                     bad_links.append(locator)
     table = listing_table(locators, sizes, str(folder))
     problems = _link_problems(folder, bad_links, linked_folders)
+    return ImageListing(table.take(pc.sort_indices(table["locator"])), problems)
+
+
+def _list_objects(folder: RemotePath, *, recursive: bool) -> ImageListing:
+    sizes: dict[str, int] = {}
+    leading_out: list[str] = []
+    for name, size in folder.files().items():
+        parts = name.split("/")
+        if not name.lower().endswith(IMAGE_SUFFIXES) or (len(parts) > 1 and not recursive):
+            continue
+        if ".." in parts or name.startswith("/"):
+            leading_out.append(name)
+        elif not any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            sizes[name] = size
+    table = listing_table(list(sizes), list(sizes.values()), str(folder))
+    problems: tuple[str, ...] = ()
+    if leading_out:
+        one = f"image has a name that leads out of {folder}, and is left out; rename it"
+        many = f"images have names that lead out of {folder}, and are left out; rename them"
+        problems = (disagreement(pa.array(leading_out), one, many),)
     return ImageListing(table.take(pc.sort_indices(table["locator"])), problems)
 
 
@@ -146,16 +174,42 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 def read_image_file(root: str, locator: str) -> bytes:
-    """Return the encoded bytes of one image file.
+    """Return the encoded bytes of one image file below a folder or URL.
 
     Raises:
         InputError: the locator leaves the root.
         FileNotFoundError: the file has vanished.
-        OSError: it cannot be read.
+        OSError: it cannot be read. Behind a URL, EIO if the whole store cannot be.
     """
+    if is_url(root):
+        return _read_object(root, locator)
     path = path_inside(locator, root)
     try:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"The image {locator!r} has vanished from {root}.") from None
+
+
+def _read_object(address: str, locator: str) -> bytes:
+    shown = redact(address)
+    check_locator(locator, shown)
+    store, folder = open_store(address)
+    try:
+        content: bytes = store.cat_file(joined(folder, locator))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"The image {locator!r} has vanished from {shown}.") from None
+    except OSError as error:
+        # One object may be refused or have an impossible name. If the folder is, too, no image is to blame.
+        if error.errno != errno.EIO and (reason := _unlistable(address)):
+            raise OSError(errno.EIO, reason) from None
+        raise
+    return content
+
+
+def _unlistable(address: str) -> str | None:
+    try:
+        RemotePath(address).exists()
+    except (InputError, RunError) as error:
+        return str(error)
+    return None

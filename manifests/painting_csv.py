@@ -1,18 +1,17 @@
 """An optional CSV that tells artist, genre, style and title of paintings."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from manifests.errors import InputError
+from manifests.remote_path import Place, RemotePath
 
 LABELS = ("artist", "title", "genre", "style")
 _KEYS = ("file", "path", "filename", "painting")
 
 
-def read_painting_csv(path: Path) -> pa.Table:
+def read_painting_csv(path: Place) -> pa.Table:
     """Read ``key`` (posix path) and those of LABELS that the file has, all strings, empty cells null.
 
     The header names the columns, in any case and order; the key is ``file``, ``path``, ``filename`` or ``painting``;
@@ -20,11 +19,17 @@ def read_painting_csv(path: Path) -> pa.Table:
 
     Raises:
         InputError: missing file, no key column, none of LABELS, or a malformed row.
+        RunError: a store does not answer.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the CSV that describes the paintings.")
+    content = path.read_bytes() if isinstance(path, RemotePath) else None
+
+    def source() -> object:
+        return path if content is None else pa.BufferReader(content)
+
     try:
-        with pa_csv.open_csv(path) as reader:
+        with pa_csv.open_csv(source()) as reader:
             header = reader.schema.names
     except pa.ArrowException as error:
         raise InputError(f"{path} is not a readable CSV with a header ({_one_line(error)}); correct it.") from None
@@ -41,7 +46,7 @@ def read_painting_csv(path: Path) -> pa.Table:
     types = {wanted[name]: pa.string() for name in (key, *labels)}
     try:
         table = pa_csv.read_csv(
-            path,
+            source(),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
                 column_types=types, include_columns=list(types), strings_can_be_null=True, null_values=[""]

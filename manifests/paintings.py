@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ from manifests.image_files import list_image_files
 from manifests.image_source import ImageSource
 from manifests.painting_csv import LABELS, read_painting_csv
 from manifests.parquet_copy import ParquetFiles, find_parquet, open_parts
+from manifests.remote_path import Place, RemotePath, place_of
 from manifests.zip_images import list_zip_images
 
 PAINTING_SCHEMA = pa.schema(
@@ -49,7 +49,7 @@ class PaintingCatalogue:
 def read_paintings(
     path: str | os.PathLike[str], *, csv: str | os.PathLike[str] | None = None, strict: bool = False
 ) -> PaintingCatalogue:
-    """Read the catalogue of a local folder, zip archive or Parquet copy of paintings.
+    """Read the catalogue of a folder, zip archive or Parquet copy of paintings, here or behind an fsspec URL.
 
     In a folder or archive the id is the posix path ("Baroque/rembrandt_the-night-watch.jpg"), the style is the folder
     that holds the file, and the file name splits at its first underscore into artist and title, which stay spelt as
@@ -58,7 +58,7 @@ def read_paintings(
     in the image struct, else ``file:row``.
 
     Args:
-        path: folder, .zip or .parquet.
+        path: folder, .zip or .parquet. Over http(s), which cannot list folders, one of the two files.
         csv: adds labels (see ``read_painting_csv``); its cells go before what folder, name or Parquet tell, except
             where they are empty. A key is an id, or a bare file name that only one painting has. A painting without a
             row is reported but stays: its pixels need no labels.
@@ -66,10 +66,13 @@ def read_paintings(
 
     Raises:
         InputError: nothing usable there, a malformed CSV, a damaged file, or (strict) any problem.
+        RunError: a store does not answer.
     """
-    place = Path(path)
+    place = place_of(path)
     if not place.exists():
-        raise InputError(f"{place} does not exist; give a local folder of paintings, a .zip or Parquet files.")
+        raise InputError(f"{place} does not exist; give a folder of paintings, a .zip or Parquet files.")
+    if isinstance(place, RemotePath) and place.is_dir():
+        place = place.tree()
     if place.is_file() and place.suffix.lower() not in {".zip", ".parquet"}:
         raise InputError(f"{place} is a file that cannot hold paintings; give a folder, a .zip or a .parquet file.")
     problems: list[str] = []
@@ -77,10 +80,10 @@ def read_paintings(
     if files is None:
         table, source, layout = _read_files(place, problems)
     else:
-        table, source, layout = _read_parquet(place, files), ImageSource("parquet", files.root), "parquet"
+        table, source, layout = _read_parquet(place, files), files.source, "parquet"
     table = _without_duplicates(table, str(place), problems)
     if csv is not None:
-        table = _with_csv(table, Path(csv), place, problems)
+        table = _with_csv(table, place_of(csv), place, problems)
     if strict and problems:
         raise InputError(" ".join(problems))
     table = pa.table([table[field.name] for field in PAINTING_SCHEMA], schema=PAINTING_SCHEMA)
@@ -89,7 +92,7 @@ def read_paintings(
     return PaintingCatalogue(table, source, layout, tuple(problems), catalogue_digest(table, named))
 
 
-def _read_files(place: Path, problems: list[str]) -> tuple[pa.Table, ImageSource, str]:
+def _read_files(place: Place, problems: list[str]) -> tuple[pa.Table, ImageSource, str]:
     zipped = place.is_file()
     listing = list_zip_images(place) if zipped else list_image_files(place, recursive=True)
     problems += listing.problems
@@ -114,11 +117,11 @@ def _read_files(place: Path, problems: list[str]) -> tuple[pa.Table, ImageSource
             "size": listing.table["size"],
         }
     )
-    source = ImageSource("zip" if zipped else "folder", os.path.abspath(place))
+    source = ImageSource.at("zip" if zipped else "folder", place)
     return table, source, "zip" if zipped else "wikiart" if folder.null_count < len(ids) else "flat"
 
 
-def _read_parquet(place: Path, files: ParquetFiles) -> pa.Table:
+def _read_parquet(place: Place, files: ParquetFiles) -> pa.Table:
     tables = []
     for part in open_parts(place, files):
         ids = part.labels("painting")
@@ -145,7 +148,7 @@ def _without_duplicates(table: pa.Table, where: str, problems: list[str], key: s
     return without_duplicates(table, key, one, many, problems)
 
 
-def _with_csv(table: pa.Table, path: Path, place: Path, problems: list[str]) -> pa.Table:
+def _with_csv(table: pa.Table, path: Place, place: Place, problems: list[str]) -> pa.Table:
     rows = read_painting_csv(path)
     rows = rows.set_column(0, "key", pc.fill_null(rows["key"], ""))
     ids = table["painting"].combine_chunks()

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.errors import InputError
+from manifests.errors import InputError, RunError
+from manifests.image_source import ImageSource
 from manifests.parquet_images import has_image_path, image_column, open_parquet
+from manifests.remote_path import Place, RemotePath, joined
 
 _ROW_DIGITS = 7
 
@@ -22,24 +24,30 @@ class ParquetFiles:
     """The files of one copy.
 
     Attributes:
-        root: real folder that holds all of them.
+        source: reads their images; its root is the real folder, or the URL, that holds all of them.
         names: posix paths as the user sees them, relative to what was given.
-        locators: posix paths relative to ``root``; they differ from ``names`` where files are links.
+        locators: posix paths relative to the root; they differ from ``names`` where files are links.
         sizes: bytes.
     """
 
-    root: str
+    source: ImageSource
     names: tuple[str, ...]
     locators: tuple[str, ...]
     sizes: tuple[int, ...]
 
 
-def find_parquet(path: Path) -> ParquetFiles | None:
+def find_parquet(path: Place) -> ParquetFiles | None:
     """Find ``path`` itself or every ``*.parquet`` below it, hidden files aside; None if there is none.
 
     The Hugging Face cache holds links into a folder of blobs: links are resolved here once, and the root is the folder
     above all real files, so that ``ImageSource`` never has to follow a link that leaves its root.
+
+    Raises:
+        InputError: a link that leads nowhere.
+        RunError: a store does not answer.
     """
+    if isinstance(path, RemotePath):
+        return _find_objects(path)
     if path.is_file():
         found = {path.name: path}
     else:
@@ -61,7 +69,26 @@ def find_parquet(path: Path) -> ParquetFiles | None:
     if any(os.path.commonpath([root, target]) != root for target in real):
         root = os.path.commonpath([os.path.dirname(target) for target in real])
     locators = tuple(Path(target).relative_to(root).as_posix() for target in real)
-    return ParquetFiles(root, names, locators, tuple(os.path.getsize(target) for target in real))
+    return ParquetFiles(
+        ImageSource("parquet", root), names, locators, tuple(os.path.getsize(target) for target in real)
+    )
+
+
+def _find_objects(path: RemotePath) -> ParquetFiles | None:
+    if path.is_file():
+        folder, sizes = path.parent, {path.name: path.size()}
+    else:
+        folder, sizes = path, path.files()
+    names = tuple(name for name in sizes if _is_parquet(name))
+    if not names:
+        return None
+    return ParquetFiles(ImageSource.at("parquet", folder), names, names, tuple(sizes[name] for name in names))
+
+
+def _is_parquet(name: str) -> bool:
+    *folders, file = name.split("/")
+    hidden = file.startswith((".", "_")) or any(folder.startswith(".") for folder in folders)
+    return file.lower().endswith(".parquet") and not hidden
 
 
 @dataclass(frozen=True)
@@ -92,6 +119,8 @@ class ParquetPart:
         try:
             values = self.file.read(columns=[leaf]).column(0).combine_chunks()
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise RunError(f"{self.where} cannot be read: {error.strerror or error}") from None
             raise InputError(f"{self.where} is damaged in column {leaf} ({error}); download it again.") from error
         return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
@@ -158,17 +187,27 @@ class ParquetPart:
         return pc.binary_join_element_wise(self.locator, *digits, "#")
 
 
-def open_parts(path: Path, files: ParquetFiles) -> Iterator[ParquetPart]:
+def open_parts(path: Place, files: ParquetFiles) -> Iterator[ParquetPart]:
     """Open one file after the other; each must have an image column.
 
     Raises:
         InputError: a file is not Parquet or has no image column, or the copy has no rows.
+        RunError: a store does not answer.
     """
     rows = 0
+    root = files.source.address or files.source.root
+    alone = path.is_file()
     for name, locator in zip(files.names, files.locators, strict=True):
-        where = str(path if path.is_file() else path / name)
+        where = str(path if alone else path / name)
         # Opened by its real path, like ImageSource will, but named as the user sees it.
-        with open_parquet(os.path.join(files.root, locator), where) as file:
+        address = joined(root, locator) if isinstance(path, RemotePath) else os.path.join(root, locator)
+        try:
+            opened = open_parquet(address, where)
+        except OSError as error:
+            if isinstance(path, RemotePath):
+                raise RunError(f"{where} cannot be read: {error.strerror or error}") from None
+            raise
+        with opened as file:
             image_column(file.schema_arrow, where)
             part = ParquetPart(file, name, locator, where)
             rows += part.rows

@@ -1,7 +1,6 @@
 """Faces of a Hugging Face style Parquet copy."""
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,8 +9,8 @@ from manifests.attributes import ATTRIBUTES
 from manifests.disagreement import without_duplicates
 from manifests.errors import InputError
 from manifests.face_rows import FaceRows
-from manifests.image_source import ImageSource
 from manifests.parquet_copy import ParquetFiles, ParquetPart, open_parts
+from manifests.remote_path import Place
 
 _SPLITS = {
     "train": ("train", "training", "0"),
@@ -23,7 +22,7 @@ _FILE_WORD = re.compile(r"(?:^|(?<=[-_./]))(train|training|validation|valid|val|
 _IDENTITY_COLUMNS = ("celeb_id", "identity")
 
 
-def read_parquet_faces(path: Path, files: ParquetFiles) -> FaceRows:
+def read_parquet_faces(path: Place, files: ParquetFiles) -> FaceRows:
     """Read ids and labels of a Parquet copy; image bytes are not touched, so ``size`` is -1.
 
     ``image_id`` is the column of that name, else the file name in ``image.path``, else ``file:row`` (the Parquet
@@ -53,9 +52,8 @@ def read_parquet_faces(path: Path, files: ParquetFiles) -> FaceRows:
         notes.append(f"{path} has no column celeb_id, so every identity is null.")
     if "split" not in columns and not any(_split_of_name(name) for name in files.names):
         notes.append(f"{path} names no split, so every face is in split train.")
-    source = ImageSource("parquet", files.root)
     named = tuple(zip(files.names, files.sizes, strict=True))
-    return FaceRows(table, source, "parquet", tuple(problems), tuple(notes), named)
+    return FaceRows(table, files.source, "parquet", tuple(problems), tuple(notes), named)
 
 
 def _read_part(part: ParquetPart) -> pa.Table:

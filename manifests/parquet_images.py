@@ -1,5 +1,6 @@
 """Images inside Parquet files: the image column, and one image by its locator ``file.parquet#row_group#row``."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import InputError
-from manifests.image_files import path_inside
+from manifests.image_files import check_locator, path_inside
+from manifests.object_store import open_store
+from manifests.redaction import redact
+from manifests.remote_file import RemoteFile
+from manifests.remote_path import is_url, joined
 
 # Rows handed over at a time. Below it Arrow holds one decoded page (or dictionary page) per thread; its own writer
 # makes pages of up to 1,024 images, so the bound is in practice about twice the encoded images of a row group.
@@ -20,16 +25,18 @@ def open_parquet(path: str, where: str | None = None) -> pq.ParquetFile:
     """Open a Parquet file for streaming: columns are buffered piecewise, not loaded as whole chunks.
 
     Args:
-        path: the file.
+        path: the file, or its URL.
         where: how messages name it; the path if None.
 
     Raises:
         InputError: not a Parquet file, or a damaged one.
         FileNotFoundError: it has vanished.
+        OSError: it cannot be read.
     """
-    where = where or path
+    where = where or _shown(path)
     try:
-        return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+        source = RemoteFile(*open_store(path)) if is_url(path) else path
+        return pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"The Parquet file {where} has vanished.") from None
     except (pa.ArrowException, OSError) as error:
@@ -37,6 +44,10 @@ def open_parquet(path: str, where: str | None = None) -> pq.ParquetFile:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputError(f"{where} is not a readable Parquet file ({_one_line(error)}); download it again.") from error
+
+
+def _shown(path: str) -> str:
+    return redact(path) if is_url(path) else path
 
 
 def _one_line(error: Exception) -> str:
@@ -90,6 +101,7 @@ class _Cursor:
 
     def __init__(self, path: str, row_group: int) -> None:
         self._file = open_parquet(path)
+        path = _shown(path)
         if not 0 <= row_group < self._file.num_row_groups:
             raise InputError(f"{path} has no row group {row_group}; plan the run again from the present files.")
         schema = self._file.schema_arrow
@@ -118,6 +130,8 @@ class _Cursor:
                 column = next(self._batches).column(0)
                 self._images = column.field(0) if pa.types.is_struct(column.type) else column
         except (pa.ArrowException, OSError, StopIteration) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # storage, and not what is stored
+                raise
             raise InputError(f"{self._path} is damaged in row group {self._row_group} ({_one_line(error)}).") from error
         value = self._images[row - self._start].as_py()
         if value is None:
@@ -148,24 +162,36 @@ def read_parquet_image(root: str, locator: str) -> bytes:
     Raises:
         InputError: the locator is malformed or leaves the root, or the file, the row or its bytes are not usable.
         FileNotFoundError: the file has vanished.
+        OSError: it cannot be read; behind a URL EIO.
     """
     try:
         name, row_group, row = locator.rsplit("#", 2)
         position = (int(row_group), int(row))
     except ValueError:
         raise InputError(f"The image locator {locator!r} is not of the form file.parquet#row_group#row.") from None
-    path = path_inside(name, root)
+    if is_url(root):
+        check_locator(name, _shown(root))
+        path = joined(root, name)
+    else:
+        path = path_inside(name, root)
     key = (os.getpid(), path, position[0])
     cursors = _CURSORS.by_root
     # Taken out while in use: an old cursor is gone before the next opens, and one that failed is not kept.
     held = cursors.pop(root, None)
-    if held is not None and held[0] == key:
-        cursor = held[1]
-    else:
-        held = None
-        while len(cursors) >= _MAX_ROOTS:
-            del cursors[next(iter(cursors))]
-        cursor = _Cursor(path, position[0])
-    image = cursor.image(position[1])
+    try:
+        if held is not None and held[0] == key:
+            cursor = held[1]
+        else:
+            held = None
+            while len(cursors) >= _MAX_ROOTS:
+                del cursors[next(iter(cursors))]
+            cursor = _Cursor(path, position[0])
+        image = cursor.image(position[1])
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if is_url(root):  # what is wrong with the file is no image's fault
+            raise OSError(errno.EIO, error.strerror or str(error)) from None
+        raise
     cursors[root] = (key, cursor)
     return image

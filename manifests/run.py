@@ -4,7 +4,8 @@ OUT/README.md                                dataset card
 OUT/run.json                                 configuration, fingerprint, plan, versions
 OUT/data/train-00000-of-00396.parquet        accepted proxies
 OUT/manifest/train-00000-of-00396.parquet    one row per input face; this file is the commit of the shard
-OUT/journal/                                 files in flight; gone when the run is complete
+OUT/journal/                                 work in flight, one folder for each shard; gone when the run is complete
+OUT/events/                                  what happened when (see `manifests.event_log`)
 """
 
 import contextlib
@@ -16,12 +17,13 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.commit import TEMPORARY_NAME, publish
 from manifests.errors import InputError, RunError
 from manifests.file_lock import locked
+from manifests.object_store import open_store
+from manifests.redaction import has_credentials, redact
 from manifests.redo_log import logged, redo
 from manifests.shard_name import MANIFEST_FOLDER, ShardName, planned_shards
 
@@ -176,15 +178,21 @@ def open_filesystem(url: str | os.PathLike[str]) -> tuple[AbstractFileSystem, st
     """Return the file system, the root path in it, and the address to open it again from another process.
 
     The address of a local folder is absolute, so that a worker with another working directory finds it too. Raises
-    InputError for a protocol that fsspec does not know or whose package is not installed.
+    InputError for a protocol that fsspec does not know or whose package is not installed, and for an address that
+    carries credentials: it is shown and stored in many places, and every worker needs it.
     """
     text = os.fspath(url)
     if not text:
         raise InputError("the run folder is an empty name; give a folder or a URL")
+    if has_credentials(text):
+        raise InputError(
+            f"the address of {redact(text)} carries credentials; leave them to the environment, a profile or fsspec's "
+            "configuration, on every machine that takes part"
+        )
     try:
-        fs, root = url_to_fs(text)
+        fs, root = open_store(text)
     except (ValueError, ImportError) as error:
-        raise InputError(f"cannot open {text}: {error}") from error
+        raise InputError(f"cannot open {text}: {redact(str(error))}") from error
     root = root.rstrip("/")
     return fs, root, root if isinstance(fs, LocalFileSystem) else text
 

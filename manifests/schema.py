@@ -134,5 +134,8 @@ MANIFEST_SCHEMA: Final[pa.Schema] = _with_features(
 SHARED_COLUMNS: Final = tuple(name for name in DATA_SCHEMA.names if name in MANIFEST_SCHEMA.names)
 """Columns that a data row and its manifest row must agree on (``loss`` after rounding to float32)."""
 
+STRUCK: Final = "struck: "
+"""Beginning of the error of an attempt whose proxy a curator has struck (`stylize redraw`); the reason follows."""
+
 ACCEPTED_COLUMNS: Final = (PAINTING, ARTIST, GENRE, STYLE, LOSS, SHA256, WIDTH, HEIGHT, DATA_FILE, DATA_ROW)
 """Manifest columns that describe the accepted proxy: null for a face without one."""

@@ -30,8 +30,8 @@ class RunStatus:
 
     ``faces`` are counts by split and status of the committed shards; ``attempts`` says how many faces took how many
     attempts; ``retries`` counts attempts after the first; ``unusable`` those that ended in an error (an unreadable
-    painting); ``loss`` holds quantiles of the accepted losses in loss units, empty while there are none;
-    ``unreadable`` has one sentence per damaged manifest file, whose faces are in no count.
+    painting; not those that a curator has struck); ``loss`` holds quantiles of the accepted losses in loss units, empty
+    while there are none; ``unreadable`` has one sentence per damaged manifest file, whose faces are in no count.
     """
 
     url: str
@@ -90,7 +90,8 @@ def read_status(run: str | os.PathLike[str] | RunDirectory) -> RunStatus:
             attempts.update(lengths)
             retries += sum(max(length - 1, 0) for length in lengths)
             errors = pc.struct_field(tried.flatten(), schema.ERROR)
-            unusable += len(errors) - errors.null_count
+            struck = pc.fill_null(pc.starts_with(errors, schema.STRUCK), False)
+            unusable += len(errors) - errors.null_count - pc.sum(struck).as_py() if len(errors) else 0
     return RunStatus(
         url=run.url,
         fingerprint=str(run.content.get("fingerprint", "")),

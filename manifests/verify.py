@@ -16,7 +16,7 @@ from PIL import Image
 
 from manifests import schema
 from manifests.errors import InputError
-from manifests.run import RUN_FILE, RunDirectory, open_filesystem
+from manifests.run import JOURNAL_FOLDER, RUN_FILE, RunDirectory, open_filesystem
 from manifests.schema import ACCEPTED, ACCEPTED_COLUMNS, DATA_SCHEMA, FAILED, MANIFEST_SCHEMA, SHARED_COLUMNS, STATUSES
 from manifests.shard_name import DATA_FOLDER, MANIFEST_FOLDER, ShardName
 
@@ -72,6 +72,11 @@ def verify(
     except InputError as error:
         return Verification((f"{error}.",), {"shards": 0, "faces": 0, "images": 0})
     findings = [f"{RUN_FILE} lacks '{key}'." for key in RUN_KEYS if key not in run.content]
+    findings += [
+        f"{JOURNAL_FOLDER}/{name}.rewrite: the shard was being replaced when a command died; run stylize verify where "
+        "the run may be written, and it is brought to its end."
+        for name in run.half_replaced()
+    ]
     findings += _unexpected(run, set(planned))
     counts = {"shards": 0, "faces": 0, "images": 0}
     first_seen: dict[str, str] = {}

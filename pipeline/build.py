@@ -1,34 +1,39 @@
 """Build a data set of artistic proxies: plan, check, hand out shards, commit, finish; resume is the same call again."""
 
 import contextlib
+import errno
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
-from fsspec.implementations.local import LocalFileSystem
 
 from manifests.dataset_card import card
 from manifests.errors import InputError, RunError
+from manifests.event_log import EXECUTION_STARTED, EventLog
 from manifests.faces import read_faces
+from manifests.failed_faces import failed_faces
 from manifests.paintings import PaintingCatalogue, read_paintings
-from manifests.run import CARD_FILE, RunDirectory, open_filesystem
+from manifests.redaction import redact
+from manifests.remote_path import lies_within
+from manifests.run import CARD_FILE, RunDirectory
+from manifests.shard_journal import journal_size
 from manifests.shard_name import ShardName
 from manifests.status import RunStatus, read_status
-from pipeline.cluster import cluster_client, scheduler_address
+from pipeline.cluster import cluster_client, scheduler_address, stylize_version
 from pipeline.config import BuildConfig, ExecutionConfig, refuse_changes
 from pipeline.errors import Interrupted
 from pipeline.estimate import Estimate, estimate
 from pipeline.gpus import visible_gpus
 from pipeline.network import NetworkReference, reference
 from pipeline.pairing import draws
+from pipeline.performance_report import check_performance_report, performance_report
 from pipeline.plan import Plan, make_plan
-from pipeline.progress import TOPIC, Progress
+from pipeline.progress import Progress
 from pipeline.run_document import input_paths, plan_document, run_document
-from pipeline.shard_task import Engine, run_shard, stop
+from pipeline.shard_task import Engine, retry_shard, run_shard, stop
 from pipeline.signals import ignore_interrupts, terminate_like_interrupt
 from pipeline.submission import hand_out
 from stylize.decode import decode_image
@@ -44,14 +49,16 @@ class BuildSummary:
     Attributes:
         status: of the whole run: faces by split and status, attempts, loss quantiles.
         shards_done: committed by this execution.
-        shards_skipped: committed before.
+        shards_skipped: committed before; those whose failed faces were tried again included.
         problems: sentences about disagreements in the inputs, and what was filled in.
+        retried: failed faces of committed shards that were tried again.
     """
 
     status: RunStatus
     shards_done: int
     shards_skipped: int
     problems: tuple[str, ...]
+    retried: int = 0
 
 
 def build(
@@ -64,8 +71,10 @@ def build(
     weights: str = "imagenet",
     paintings_csv: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    retry_failed: bool = False,
     quiet: bool = False,
     notify: Callable[[str], None] = lambda sentence: None,
+    report: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
 ) -> BuildSummary:
     """Build the data set, or what is missing of it.
@@ -79,8 +88,11 @@ def build(
         weights: as `stylize.weights.load_weights` takes them.
         paintings_csv: labels of the paintings.
         strict: make disagreements in the inputs errors.
+        retry_failed: try the failed faces of committed shards again, too (`pipeline.shard_task.retry_shard`). As ever,
+            the inputs must be the run's: a file whose length has changed makes another run.
         quiet: show no progress.
         notify: called with sentences the user should see before the work begins.
+        report: HTML file for Dask's performance report.
         engine: for tests, see `pipeline.shard_task.run_shard`.
 
     Raises:
@@ -92,6 +104,8 @@ def build(
     config, execution = config or BuildConfig(), execution or ExecutionConfig()
     scheduler_address(execution)  # a malformed one is told before the folder is made
     _refuse_impossible_precision(config, execution)
+    if report is not None:
+        check_performance_report(report)
     with terminate_like_interrupt():
         try:
             existing, plan, problems = _prepare(
@@ -110,9 +124,11 @@ def build(
             raise Interrupted("Stopped before the work began; run the same command again.") from None
         committed = run.committed()
         missing = [name for name in plan.shards if name not in committed]
-        if missing:
-            _execute(run, plan, network, missing, execution, engine=engine, quiet=quiet)
-        return _finish(run, len(missing), len(plan.shards) - len(missing), problems)
+        failed = failed_faces(run, [name for name in plan.shards if name in committed]) if retry_failed else {}
+        if missing or failed:
+            work = _Work(run, plan, network, missing, failed)
+            _execute(work, execution, engine=engine, quiet=quiet, report=report, notify=notify)
+        return _finish(run, len(missing), len(plan.shards) - len(missing), problems, sum(failed.values()))
 
 
 def dry_run(
@@ -163,14 +179,10 @@ def _prepare(
 
 def _refuse_out_within(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
     """Refuse a run inside its own input: its shards would be taken for a Parquet copy of it the next time."""
-    fs, root, url = open_filesystem(out)
-    for place in map(os.path.realpath, inputs):
-        if (
-            isinstance(fs, LocalFileSystem)
-            and os.path.isdir(place)
-            and Path(place) in Path(os.path.realpath(root)).parents
-        ):
-            raise InputError(f'"{url}" lies within the input "{place}"; choose a folder outside of it')
+    for place in inputs:
+        if lies_within(out, place):
+            inner, outer = (redact(os.fspath(path)) for path in (out, place))
+            raise InputError(f'"{inner}" lies within the input "{outer}"; choose a folder outside of it')
 
 
 def _refuse_impossible_precision(config: BuildConfig, execution: ExecutionConfig) -> None:
@@ -188,6 +200,8 @@ def _check_paintings(paintings: PaintingCatalogue, seed: int) -> None:
             decode_image(paintings.source.read(paintings.table["locator"][index].as_py()))
             return
         except (ImageError, InputError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EIO:  # the storage is unwell, not one painting
+                raise RunError(f'the paintings in "{paintings.source.root}" cannot be read: {error}') from error
             first = first or f"{paintings.table['painting'][index].as_py()}: {error}"
     raise InputError(
         f'none of the first {len(sample)} paintings sampled from "{paintings.source.root}" could be read ({first})'
@@ -207,36 +221,56 @@ def _open(out: str | os.PathLike[str], existing: RunDirectory | None, document: 
     return run
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What an execution of the build has to do: shards that are missing, and failed faces of others by shard."""
+
+    run: RunDirectory
+    plan: Plan
+    network: NetworkReference
+    missing: Sequence[ShardName]
+    failed: Mapping[ShardName, int]
+
+    @property
+    def shards(self) -> list[ShardName]:
+        return [*self.missing, *self.failed]
+
+    @property
+    def faces(self) -> int:
+        return sum(len(self.plan.shards[name]) for name in self.missing) + sum(self.failed.values())
+
+
 def _execute(
-    run: RunDirectory,
-    plan: Plan,
-    network: NetworkReference,
-    missing: list[ShardName],
+    work: _Work,
     execution: ExecutionConfig,
     *,
     engine: Engine | None,
     quiet: bool,
+    report: str | os.PathLike[str] | None,
+    notify: Callable[[str], None],
 ) -> None:
+    run, plan = work.run, work.plan
     token = uuid.uuid4().hex
-    progress = Progress(
-        token,
-        faces=plan.face_count,
-        shards=len(plan.shards),
-        faces_done=plan.face_count - sum(len(plan.shards[name]) for name in missing),
-        shards_done=len(plan.shards) - len(missing),
-        quiet=quiet,
-    )
 
     def submit(client: Client, name: ShardName, submission: int, resources: dict[str, float]) -> Future:
-        spec = plan.spec(name, network, run.url, execution.batch_size, token)
+        spec = plan.spec(name, work.network, run.url, execution.batch_size, token)
         key = f"{name}-{token[:8]}-{submission}"
-        return client.submit(run_shard, spec, engine, key=key, pure=False, resources=resources, retries=0)
+        task = retry_shard if name in work.failed else run_shard
+        return client.submit(task, spec, engine, key=key, pure=False, resources=resources, retries=0)
+
+    def journalled(name: ShardName) -> int:
+        return journal_size(run, name)
 
     try:
-        with contextlib.closing(progress), cluster_client(execution) as client:
-            client.subscribe_topic(TOPIC, progress.on_event)
+        with (
+            EventLog(run, token) as events,
+            contextlib.closing(_progress(work, token, quiet, events)) as progress,
+            cluster_client(execution) as client,
+            performance_report(client, report, notify),
+        ):
+            progress.subscribe(client)
             try:
-                hand_out(client, missing, submit, progress)
+                hand_out(client, work.shards, submit, progress, journalled)
             except BaseException:
                 ignore_interrupts()
                 with contextlib.suppress(Exception):
@@ -246,22 +280,48 @@ def _execute(
         raise Interrupted(f"Stopped: {_how_far(run, plan)}; run the same command again to resume.") from None
     except RunError as error:
         raise RunError(f"{error}. {_how_far(run, plan)}; run the same command again to resume") from error.__cause__
+    if events.problem:
+        notify(events.problem)
 
 
-def _finish(run: RunDirectory, done: int, skipped: int, problems: tuple[str, ...]) -> BuildSummary:
+def _progress(work: _Work, token: str, quiet: bool, events: EventLog) -> Progress:
+    faces, shards = work.plan.face_count, len(work.plan.shards)
+    faces_done, shards_done = faces - work.faces, shards - len(work.shards)
+    events.append(
+        EXECUTION_STARTED,
+        command="build --retry-failed" if work.failed else "build",
+        stylize=stylize_version(),
+        faces=work.faces,
+        shards=len(work.shards),
+        faces_done=faces_done,
+        shards_done=shards_done,
+    )
+    return Progress(
+        token,
+        faces=faces,
+        shards=shards,
+        faces_done=faces_done,
+        shards_done=shards_done,
+        quiet=quiet,
+        events=events,
+    )
+
+
+def _finish(run: RunDirectory, done: int, skipped: int, problems: tuple[str, ...], retried: int) -> BuildSummary:
     status = read_status(run)
     if not status.complete:
         reason = status.unreadable[0] if status.unreadable else "a shard is missing"
-        raise RunError(f'"{run.url}" is not complete: {reason}')
+        raise RunError(f'"{redact(run.url)}" is not complete: {reason}')
     run.publish(CARD_FILE, card(run.content, status.faces).encode())
-    run.finish()
+    with contextlib.suppress(OSError):  # a second execution of some shard may still be writing its journal
+        run.finish()
     total = sum(sum(counts.values()) for counts in status.faces.values())
     if status.total("failed") == total:
         raise RunError(
-            f'all {total} faces failed; the column "error" of {run.url}/manifest says why. '
-            "Put it right and build into another directory"
+            f'all {total} faces failed; the column "error" of {redact(run.url)}/manifest says why. '
+            "Put it right and build again with --retry-failed, or into another directory if files had to be changed"
         )
-    return BuildSummary(status, done, skipped, problems)
+    return BuildSummary(status, done, skipped, problems, retried)
 
 
 def _how_far(run: RunDirectory, plan: Plan) -> str:

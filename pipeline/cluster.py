@@ -195,7 +195,7 @@ def _wait_for_a_worker(client: Client, address: str | None) -> None:
 
 def _check_workers(client: Client) -> None:
     """Refuse workers whose Python or stylize differs from the client's: their results would."""
-    ours = (_python(), _stylize_version())
+    ours = (_python(), stylize_version())
 
     def inspect() -> tuple[str, str]:  # nested, so that it travels by value to workers that lack this module
         import sys  # noqa: PLC0415
@@ -224,7 +224,8 @@ def _python() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _stylize_version() -> str:
+def stylize_version() -> str:
+    """Return the version of this package that is installed here, or "none"."""
     try:
         return metadata.version("stylize")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What a run on disk says of itself: status, verification, contact sheet."""
+"""What a run on disk says of itself: status, summary, verification, contact sheet."""
 
 import io
 import os
@@ -34,6 +34,21 @@ def status_lines(status: RunStatus) -> list[str]:
     if status.loss:
         lines.append("loss of accepted proxies: " + ", ".join(f"{name} {q:.2f}" for name, q in status.loss.items()))
     return [*lines, *status.unreadable]
+
+
+def write_summary(out: str | os.PathLike[str], page: str | os.PathLike[str]) -> None:
+    """Write the summary of a run, finished or not, as one self-contained HTML file.
+
+    Loss histogram, attempts per face, rejections by painting and by style, and from the event log throughput over time
+    and what happened to every execution (`pipeline.run_summary`).
+
+    Raises:
+        InputError: there is no run.
+        RunError: the storage does not answer, or the page cannot be written.
+    """
+    from pipeline.run_summary import summarise, write_summary  # noqa: PLC0415  # jinja2 and matplotlib take a second
+
+    write_summary(summarise(out), page)
 
 
 @dataclass(frozen=True)

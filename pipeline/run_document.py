@@ -9,6 +9,8 @@ from typing import Any
 
 from manifests.faces import FaceCatalogue
 from manifests.paintings import PaintingCatalogue
+from manifests.redaction import redact
+from manifests.remote_path import is_url
 from pipeline.config import fingerprint
 from pipeline.network import SOURCES, NetworkReference
 from pipeline.plan import Plan
@@ -31,12 +33,17 @@ def run_document(plan: Plan, network: NetworkReference, paths: Mapping[str, str]
 
 
 def input_paths(**paths: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Return where the inputs lie, absolute, for commands that look at them again; not part of the fingerprint."""
-    return {
-        name: os.fspath(path) if path in SOURCES else os.path.abspath(path)
-        for name, path in paths.items()
-        if path is not None
-    }
+    """Return where the inputs lie, absolute, for commands that look at them again; not part of the fingerprint.
+
+    URLs without their credentials: run.json goes wherever the data set goes.
+    """
+    return {name: _absolute(path) for name, path in paths.items() if path is not None}
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    if is_url(path):
+        return redact(os.fspath(path))
+    return os.fspath(path) if path in SOURCES else os.path.abspath(path)
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

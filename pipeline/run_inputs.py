@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from manifests.errors import InputError
 from manifests.faces import FaceCatalogue, read_faces
 from manifests.paintings import PaintingCatalogue, read_paintings
+from manifests.redaction import redact
+from manifests.remote_path import exists
 from manifests.run import RunDirectory
 
 
@@ -43,8 +45,8 @@ def open_inputs(
     """
     places = _place(run, "faces", faces), _place(run, "paintings", paintings)  # both, before reading either
     csv = paintings_csv or _recorded(run).get("paintings_csv")
-    if csv is not None and not os.path.exists(csv):
-        raise InputError(f'the CSV of the paintings is not at "{csv}"; say where it is with --paintings-csv')
+    if csv is not None and not exists(csv):
+        raise InputError(f'the CSV of the paintings is not at "{_shown(csv)}"; say where it is with --paintings-csv')
     inputs = Inputs(open_faces(run, places[0]), read_paintings(places[1], csv=csv))
     _check(run, "paintings", places[1], inputs.paintings.digest)
     return inputs
@@ -57,11 +59,16 @@ def _recorded(run: RunDirectory) -> Mapping[str, str]:
 
 def _place(run: RunDirectory, name: str, given: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
     place = given or _recorded(run).get(name)
-    if place is None or not os.path.exists(place):
-        raise InputError(f"the {name} of this run are not at {place}; say where they are with --{name}")
+    if place is None or not exists(place):
+        where = None if place is None else _shown(place)
+        raise InputError(f"the {name} of this run are not at {where}; say where they are with --{name}")
     return place
+
+
+def _shown(place: str | os.PathLike[str]) -> str:
+    return redact(os.fspath(place))
 
 
 def _check(run: RunDirectory, name: str, place: str | os.PathLike[str], digest: str) -> None:
     if digest != run.content["inputs"][name]["digest"]:
-        raise InputError(f'the {name} at "{place}" are not those that the run was made from')
+        raise InputError(f'the {name} at "{_shown(place)}" are not those that the run was made from')

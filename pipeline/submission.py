@@ -3,6 +3,8 @@
 import contextlib
 import time
 from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from distributed import CancelledError, Client, Future, KilledWorker
@@ -17,7 +19,8 @@ from stylize.errors import DeviceMemoryError, WeightsError
 
 POLL_SECONDS = 2.0
 NO_WORKER_SECONDS = 60.0
-RESUBMISSIONS = 2  # of one shard whose workers die; Dask itself has tried several workers each time
+# Of one shard whose workers die without leaving anything in its journal; Dask has tried several workers each time.
+RESUBMISSIONS = 2
 HOPELESS_FACES = 64  # failed without one success: the rest will fail, too
 
 
@@ -33,6 +36,7 @@ def hand_out(
     missing: list[ShardName],
     submit: Submit,
     progress: Progress,
+    journalled: Callable[[ShardName], int] = lambda name: 0,
 ) -> None:
     """Keep one shard in flight per worker until all are committed.
 
@@ -44,13 +48,15 @@ def hand_out(
         missing: the shards, in the order to build them.
         submit: submits one shard; the number is how often it has been submitted before.
         progress: told of every shard that is done or lost.
+        journalled: measures what the journal of a shard holds: one that grows is resumed as often as its workers die.
 
     Raises:
         RunError: one sentence on the first thing that stops the whole build.
     """
     pending = deque(missing)
     flying: dict[Future, ShardName] = {}
-    deaths: Counter[ShardName] = Counter()
+    submissions: Counter[ShardName] = Counter()
+    deaths = _Deaths(journalled)
     hopeless = _Hopeless()
     last_worker = time.monotonic()
     while pending or flying:
@@ -62,7 +68,8 @@ def hand_out(
         resources = task_resources(client) if pending and len(flying) < free else {}
         while pending and len(flying) < free:
             name = pending.popleft()
-            flying[submit(client, name, deaths[name], resources)] = name
+            flying[submit(client, name, submissions[name], resources)] = name
+            submissions[name] += 1
         if flying:
             with contextlib.suppress(TimeoutError), client.as_current():
                 wait_for(list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
@@ -75,18 +82,35 @@ def hand_out(
                 progress.shard_lost(str(name))
                 pending.append(name)
             elif summary.executed:
-                progress.shard_done(summary.name, summary.counts)
+                poisoned = len(summary.poisoned)
+                progress.shard_done(summary.name, summary.counts, resumed=summary.resumed, poisoned=poisoned)
                 hopeless.check(summary)
 
 
-def _result(future: Future, name: ShardName, deaths: Counter[ShardName]) -> ShardSummary | None:
+@dataclass
+class _Deaths:
+    """Counts how often a shard has killed its workers since its journal last grew."""
+
+    journalled: Callable[[ShardName], int]
+    _in_vain: Counter[ShardName] = field(default_factory=Counter)
+    _size: dict[ShardName, int] = field(default_factory=dict)
+
+    def too_many(self, name: ShardName) -> bool:
+        size = self.journalled(name)
+        if size > self._size.get(name, 0):
+            self._in_vain[name] = 0
+        self._size[name] = size
+        self._in_vain[name] += 1
+        return self._in_vain[name] > RESUBMISSIONS
+
+
+def _result(future: Future, name: ShardName, deaths: _Deaths) -> ShardSummary | None:
     """Return the summary of a finished task; None where the shard is to be submitted again."""
     try:
         summary: ShardSummary = future.result()
         return summary
     except KilledWorker as error:
-        deaths[name] += 1
-        if deaths[name] <= RESUBMISSIONS:
+        if not deaths.too_many(name):
             return None
         raise RunError(
             f"shard {name} has killed every worker it ran on (most often the memory is too small: try a smaller "
@@ -116,8 +140,8 @@ class _Hopeless:
         if not self._succeeded and self._failed.total() >= HOPELESS_FACES:
             raise RunError(
                 f"all of the first {self._failed.total()} faces failed, most often because: "
-                f"{self._failed.most_common(1)[0][0]} (they are committed as failed: mend the cause, and delete their "
-                "files in manifest/ to have them tried again)"
+                f"{self._failed.most_common(1)[0][0]} (they are committed as failed: mend the cause, and build with "
+                "--retry-failed)"
             )
 
 

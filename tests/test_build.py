@@ -84,7 +84,7 @@ def test_every_face_has_a_row_and_the_run_verifies(tmp_path, inputs, run):
         assert row["identity"] is not None
     assert verify(tmp_path / "OUT").clean
     names = {path.name for path in (tmp_path / "OUT").iterdir()}
-    assert names == {"README.md", "run.json", "data", "manifest"}
+    assert names == {"README.md", "run.json", "data", "manifest", "events"}
     paths = json.loads((tmp_path / "OUT" / "run.json").read_text())["paths"]
     assert paths == {"faces": str(inputs[0]), "paintings": str(inputs[1]), "weights": "random"}
 

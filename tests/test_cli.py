@@ -33,7 +33,7 @@ from tests.stub_engine import StubEngine
 ROOT = Path(__file__).parent.parent
 REAL_ENGINE = shard_task.repaint_shard
 COMMANDS = (
-    *("build", "status", "verify", "preview", "calibrate", "bench", "demo"),
+    *("build", "status", "verify", "preview", "calibrate", "bench", "demo", "redraw"),
     *("train", "backbones", "index", "search", "evaluate"),
 )
 
