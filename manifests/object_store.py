@@ -163,9 +163,12 @@ def open_store(url: str) -> tuple[AbstractFileSystem, str]:
         ImportError: the package for this protocol is not installed.
     """
     key = (os.getpid(), url)
-    if key not in _STORES:
-        _STORES[key] = _open(url)
-    return _STORES[key]
+    found = _STORES.get(key) or _open(url)
+    if isinstance(
+        found[0], ObjectStore
+    ):  # not local ones: a relative path is another folder once the process has moved
+        _STORES[key] = found
+    return found
 
 
 def _open(url: str) -> tuple[AbstractFileSystem, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ def s3_server() -> Iterator[S3Server]:
     server.url = f"http://127.0.0.1:{running.port}"
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
+    # What moto keeps is the process's, and an earlier file of tests may have left its bucket there.
+    urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"").close()
     try:
         yield server
     finally:
@@ -146,7 +149,9 @@ def client_of(server: S3Server, patch: pytest.MonkeyPatch) -> Iterator[Any]:
     patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     patch.setenv("NO_PROXY", "127.0.0.1")
     patch.setitem(conf, "s3", {"config_kwargs": {"read_timeout": 1, "retries": {"total_max_attempts": 1}}})
-    patch.setattr(pytest.importorskip("s3fs").S3FileSystem, "retries", 1)  # what is tested is our own rule
+    kind = pytest.importorskip("s3fs").S3FileSystem
+    patch.setattr(kind, "retries", 1)  # what is tested is our own rule
+    kind.clear_instance_cache()  # an earlier file of tests had a server of its own, on another port
     yield fsspec.filesystem("s3", use_listings_cache=False)
 
 

@@ -149,7 +149,7 @@ def test_a_local_cluster_comes_and_goes_and_leaves_the_environment_alone(monkeyp
         assert cluster.task_resources(client) == {}
         address = client.scheduler.address
         assert address.startswith("tcp://127.0.0.1:")
-        monkeypatch.setattr(cluster, "_stylize_version", lambda: "99.0")
+        monkeypatch.setattr(cluster, "stylize_version", lambda: "99.0")
         with pytest.raises(RunError, match=r"has Python .* and stylize .*; install the same"):
             cluster._check_workers(client)
     assert dict(os.environ) == before

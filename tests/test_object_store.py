@@ -336,3 +336,10 @@ def test_memory_is_a_store_too():
         assert images_of(paintings) == [picture.getvalue()]
     finally:
         store.rm(root, recursive=True)
+
+
+def test_a_relative_path_is_looked_up_where_the_process_is(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert object_store.open_store("OUT")[1] == str(tmp_path / name / "OUT")

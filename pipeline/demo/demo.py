@@ -150,6 +150,7 @@ def run_demo(
             out=str(root / EVALUATION_FOLDER),
             models=(config.out,),
             attributes=(str(root / ATTRIBUTES_FOLDER),),
+            agreement="labels",  # heads of an untrained network give everybody the same answers, and all would agree
         ),
         quiet=True,
     )
