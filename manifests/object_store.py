@@ -166,7 +166,7 @@ def open_store(url: str) -> tuple[AbstractFileSystem, str]:
     found = _STORES.get(key) or _open(url)
     if isinstance(
         found[0], ObjectStore
-    ):  # not local ones: a relative path is another folder once the process has moved
+    ):  # of local ones, a relative path may be another folder later
         _STORES[key] = found
     return found
 
