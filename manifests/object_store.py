@@ -164,9 +164,7 @@ def open_store(url: str) -> tuple[AbstractFileSystem, str]:
     """
     key = (os.getpid(), url)
     found = _STORES.get(key) or _open(url)
-    if isinstance(
-        found[0], ObjectStore
-    ):  # of local ones, a relative path may be another folder later
+    if isinstance(found[0], ObjectStore):  # of local ones, a relative path may be another folder later
         _STORES[key] = found
     return found
 
