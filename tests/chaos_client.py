@@ -28,7 +28,7 @@ class ChaosEngine:
     """Takes one face after the other, a few milliseconds each; leaves marks in a folder of which workers are at it."""
 
     folder: str
-    sleep: float = 0.02
+    sleep: float = 0.08
 
     def __call__(self, spec, faces, draw, on_attempt):
         self._mark("starts", str(spec.name))
