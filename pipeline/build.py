@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future
-
 from manifests.dataset_card import card
 from manifests.errors import InputError, RunError
-from manifests.event_log import EXECUTION_STARTED, EventLog
 from manifests.faces import read_faces
 from manifests.failed_faces import failed_faces
 from manifests.paintings import PaintingCatalogue, read_paintings
@@ -22,20 +19,21 @@ from manifests.run import CARD_FILE, RunDirectory
 from manifests.shard_journal import journal_size
 from manifests.shard_name import ShardName
 from manifests.status import RunStatus, read_status
-from pipeline.cluster import cluster_client, scheduler_address, stylize_version
+from pipeline.cluster import cluster_client, scheduler_address
 from pipeline.config import BuildConfig, ExecutionConfig, refuse_changes
 from pipeline.errors import Interrupted
 from pipeline.estimate import Estimate, estimate
+from pipeline.execution import Extent, Job, execute
 from pipeline.gpus import visible_gpus
 from pipeline.network import NetworkReference, reference
 from pipeline.pairing import draws
-from pipeline.performance_report import check_performance_report, performance_report
+from pipeline.performance_report import check_performance_report
 from pipeline.plan import Plan, make_plan
-from pipeline.progress import Progress
+from pipeline.preflight import check_versions
 from pipeline.run_document import input_paths, plan_document, run_document
-from pipeline.shard_task import Engine, retry_shard, run_shard, stop
-from pipeline.signals import ignore_interrupts, terminate_like_interrupt
-from pipeline.submission import hand_out
+from pipeline.shard_task import Engine, retry_shard, run_shard
+from pipeline.signals import terminate_like_interrupt
+from pipeline.submission import Task
 from stylize.decode import decode_image
 from stylize.errors import ImageError
 
@@ -91,7 +89,7 @@ def build(
         retry_failed: try the failed faces of committed shards again, too (`pipeline.shard_task.retry_shard`). As ever,
             the inputs must be the run's: a file whose length has changed makes another run.
         quiet: show no progress.
-        notify: called with sentences the user should see before the work begins.
+        notify: called with sentences the user should see, before and during the work.
         report: HTML file for Dask's performance report.
         engine: for tests, see `pipeline.shard_task.run_shard`.
 
@@ -114,10 +112,11 @@ def build(
             for problem in problems:
                 notify(problem)
             _check_paintings(plan.paintings, config.seed)
-            network = reference(weights, config.seed, config.transfer.convention, _recorded(existing))
             if existing is None and scheduler_address(execution) is not None:
-                with cluster_client(execution):  # a cluster that is not there must not leave a folder claimed
-                    pass
+                # Before the network is measured, which takes a while, and a folder claimed in vain.
+                with cluster_client(execution, notify) as client:
+                    check_versions(client)
+            network = reference(weights, config.seed, config.transfer.convention, _recorded(existing))
             paths = input_paths(faces=faces, paintings=paintings, paintings_csv=paintings_csv, weights=network.source)
             run = _open(out, existing, run_document(plan, network, paths))
         except KeyboardInterrupt:
@@ -127,7 +126,7 @@ def build(
         failed = failed_faces(run, [name for name in plan.shards if name in committed]) if retry_failed else {}
         if missing or failed:
             work = _Work(run, plan, network, missing, failed)
-            _execute(work, execution, engine=engine, quiet=quiet, report=report, notify=notify)
+            execute(_job(work, execution.batch_size, engine), execution, quiet=quiet, report=report, notify=notify)
         return _finish(run, len(missing), len(plan.shards) - len(missing), problems, sum(failed.values()))
 
 
@@ -240,70 +239,24 @@ class _Work:
         return sum(len(self.plan.shards[name]) for name in self.missing) + sum(self.failed.values())
 
 
-def _execute(
-    work: _Work,
-    execution: ExecutionConfig,
-    *,
-    engine: Engine | None,
-    quiet: bool,
-    report: str | os.PathLike[str] | None,
-    notify: Callable[[str], None],
-) -> None:
-    run, plan = work.run, work.plan
-    token = uuid.uuid4().hex
+def _job(work: _Work, batch_size: int | None, engine: Engine | None) -> Job:
+    run, plan, token = work.run, work.plan, uuid.uuid4().hex
+    faces, shards = work.faces, len(work.shards)
 
-    def submit(client: Client, name: ShardName, submission: int, resources: dict[str, float]) -> Future:
-        spec = plan.spec(name, work.network, run.url, execution.batch_size, token)
-        key = f"{name}-{token[:8]}-{submission}"
-        task = retry_shard if name in work.failed else run_shard
-        return client.submit(task, spec, engine, key=key, pure=False, resources=resources, retries=0)
+    def task(name: ShardName) -> Task:
+        spec = plan.spec(name, work.network, run.url, batch_size, token)
+        return Task(retry_shard if name in work.failed else run_shard, spec, (engine,))
 
-    def journalled(name: ShardName) -> int:
-        return journal_size(run, name)
-
-    try:
-        with (
-            EventLog(run, token) as events,
-            contextlib.closing(_progress(work, token, quiet, events)) as progress,
-            cluster_client(execution) as client,
-            performance_report(client, report, notify),
-        ):
-            progress.subscribe(client)
-            try:
-                hand_out(client, work.shards, submit, progress, journalled)
-            except BaseException:
-                ignore_interrupts()
-                with contextlib.suppress(Exception):
-                    client.run(stop, token, wait=False)
-                raise
-    except KeyboardInterrupt:
-        raise Interrupted(f"Stopped: {_how_far(run, plan)}; run the same command again to resume.") from None
-    except RunError as error:
-        raise RunError(f"{error}. {_how_far(run, plan)}; run the same command again to resume") from error.__cause__
-    if events.problem:
-        notify(events.problem)
-
-
-def _progress(work: _Work, token: str, quiet: bool, events: EventLog) -> Progress:
-    faces, shards = work.plan.face_count, len(work.plan.shards)
-    faces_done, shards_done = faces - work.faces, shards - len(work.shards)
-    events.append(
-        EXECUTION_STARTED,
+    return Job(
+        run=run,
+        token=token,
         command="build --retry-failed" if work.failed else "build",
-        stylize=stylize_version(),
-        faces=work.faces,
-        shards=len(work.shards),
-        faces_done=faces_done,
-        shards_done=shards_done,
-    )
-    return Progress(
-        token,
-        faces=faces,
-        shards=shards,
-        faces_done=faces_done,
-        shards_done=shards_done,
-        quiet=quiet,
-        events=events,
+        extent=Extent(faces, shards, plan.face_count - faces, len(plan.shards) - shards),
+        shards=work.shards,
+        task=task,
+        how_far=lambda: f"{_how_far(run, plan)}; run the same command again to resume",
+        if_hopeless="they are committed as failed: mend the cause, and build with --retry-failed",
+        journalled=lambda name: journal_size(run, name),
     )
 
 

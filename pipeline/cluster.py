@@ -1,13 +1,13 @@
 """The Dask cluster a build runs on: its own local one, or a running one that it attaches to."""
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from pipeline.gpus import visible_gpus
 from pipeline.signals import interrupt_ignored
 
 CONNECT_SECONDS = 10
+# A local cluster's workers are being started by us; one that is attached to has them, or they are about to join.
+# Together with connecting it leaves `pipeline.preflight` a third of the 30 s in which a user must have an answer.
 WORKER_SECONDS = 30
+ATTACHED_WORKER_SECONDS = 15
+NOTICE_SECONDS = 2
 CORES_PER_WORKER = 4  # our choice: convolutions of one image scale to about four cores, then more images win
 THREADS_VARIABLE = "STYLIZE_TORCH_THREADS"
 
@@ -30,16 +34,18 @@ _ADDRESS = re.compile(r"(?:(?:tcp|tls)://)?(\[[0-9a-fA-F:.]+\]|[^\s\[\]:/@]+):(\
 
 
 @contextlib.contextmanager
-def cluster_client(execution: ExecutionConfig) -> Iterator[Client]:
-    """Yield a client of a cluster that has at least one worker able to run this version of stylize.
+def cluster_client(
+    execution: ExecutionConfig, notify: Callable[[str], None] = lambda sentence: None
+) -> Iterator[Client]:
+    """Yield a client of a cluster that has at least one worker.
 
     The scheduler is, in this order: the one in `execution`; a local cluster where `execution.workers` is given; the one
     in DASK_SCHEDULER_ADDRESS; a local cluster on the loopback interface, closed on exit. Distributed's own log is
-    silenced meanwhile: what a user must know is raised, in one sentence.
+    silenced meanwhile: what a user must know is raised, in one sentence, or told to `notify`.
 
     Raises:
         InputError: a malformed address or scheduler file, a missing TLS file, or more workers than GPUs.
-        RunError: nobody answers, no worker joins, or the workers run another stylize.
+        RunError: nobody answers, or no worker joins.
     """
     with _quiet_log(), contextlib.ExitStack() as stack:
         address = scheduler_address(execution)
@@ -58,8 +64,7 @@ def cluster_client(execution: ExecutionConfig) -> Iterator[Client]:
                 "check the address, that it is running, and its TLS settings"
             ) from error
         stack.callback(_close, client)
-        _wait_for_a_worker(client, address)
-        _check_workers(client)
+        _wait_for_a_worker(client, address, notify)
         yield client
 
 
@@ -87,15 +92,55 @@ def scheduler_address(execution: ExecutionConfig, environ: dict[str, str] | None
     return None
 
 
-def slots(client: Client) -> int:
-    """Return how many shards the cluster's present workers can work on: one per GPU, or else one per worker."""
-    gpus = [int(worker["resources"].get("GPU", 0)) for worker in _workers(client).values()]
-    return sum(gpus) or len(gpus)
+def worker_infos(client: Client) -> dict[str, Any]:
+    """Return what the scheduler knows of its present workers, by address.
+
+    Raises:
+        RunError: the scheduler does not answer any more.
+    """
+    try:
+        try:
+            info = client.scheduler_info(n_workers=-1)  # some versions list five workers unless told
+        except TypeError:
+            info = client.scheduler_info()
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise RunError("the connection to the Dask scheduler was lost") from error
+    workers: dict[str, Any] = info["workers"]
+    return workers
 
 
-def task_resources(client: Client) -> dict[str, float]:
-    """Return the resources a shard must ask for: one GPU as soon as any worker declares one."""
-    return {"GPU": 1} if any(w["resources"].get("GPU") for w in _workers(client).values()) else {}
+def gpus_of(info: Mapping[str, Any]) -> int:
+    """Return how many GPUs a worker declares (`dask worker --resources GPU=1`)."""
+    return int(info.get("resources", {}).get("GPU", 0))
+
+
+def ask_workers(
+    client: Client, function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]], seconds: float
+) -> dict[str, Any]:
+    """Call a function on some workers at once, beside their tasks; an exception of a worker is its answer.
+
+    A worker that is stopped, or hangs, would let `Client.run` wait for ever.
+
+    Args:
+        client: of the cluster.
+        function: a coroutine function, unless it returns at once: it runs in the event loops of the workers.
+        arguments: by address of the worker.
+        seconds: to wait; workers that have not answered by then are missing in the result.
+    """
+
+    async def ask(address: str) -> Any:
+        # One call for each: the scheduler collects the answers of a call, and the slowest worker's is the last.
+        call = client.run(function, *arguments[address], workers=[address], on_error="return", asynchronous=True)
+        try:
+            return (await asyncio.wait_for(call, seconds))[address]
+        except Exception as error:
+            return error
+
+    async def ask_all() -> list[Any]:
+        return await asyncio.gather(*map(ask, arguments))
+
+    answers = dict(zip(arguments, client.sync(ask_all), strict=True))
+    return {address: answer for address, answer in answers.items() if not isinstance(answer, TimeoutError)}
 
 
 def _checked(address: str, what: str) -> str:
@@ -184,44 +229,18 @@ def _worker_options(workers: int | None, gpus: tuple[str, ...], cores: int = CPU
     return [{"env": {"OMP_NUM_THREADS": threads, THREADS_VARIABLE: threads}}] * count
 
 
-def _wait_for_a_worker(client: Client, address: str | None) -> None:
-    deadline = time.monotonic() + WORKER_SECONDS
+def _wait_for_a_worker(client: Client, address: str | None, notify: Callable[[str], None]) -> None:
+    seconds = WORKER_SECONDS if address is None else ATTACHED_WORKER_SECONDS
+    where = f"the scheduler at {address}" if address else "the local cluster"
+    began, told = time.monotonic(), False
     while not client.nthreads():
-        if time.monotonic() > deadline:
-            where = f"the scheduler at {address}" if address else "the local cluster"
-            raise RunError(f"no worker joined {where} within {WORKER_SECONDS} s; start one with `dask worker`")
+        waited = time.monotonic() - began
+        if waited > seconds:
+            raise RunError(f"no worker joined {where} within {seconds:g} s; start one with `dask worker`")
+        if waited > NOTICE_SECONDS and not told:
+            told = True
+            notify(f"{where} has no worker yet; waiting {seconds:g} s for one")
         time.sleep(0.1)
-
-
-def _check_workers(client: Client) -> None:
-    """Refuse workers whose Python or stylize differs from the client's: their results would."""
-    ours = (_python(), stylize_version())
-
-    def inspect() -> tuple[str, str]:  # nested, so that it travels by value to workers that lack this module
-        import sys  # noqa: PLC0415
-        from importlib import metadata  # noqa: PLC0415
-
-        try:
-            version = metadata.version("stylize")
-        except metadata.PackageNotFoundError:
-            version = "none"
-        return f"{sys.version_info[0]}.{sys.version_info[1]}", version
-
-    for address, theirs in client.run(inspect, on_error="return").items():
-        if isinstance(theirs, BaseException):
-            raise RunError(
-                f"worker {address} cannot run our code ({type(theirs).__name__}: {theirs}); "
-                f"it needs Python {ours[0]} and stylize {ours[1]}"
-            )
-        if tuple(theirs) != ours:
-            raise RunError(
-                f"worker {address} has Python {theirs[0]} and stylize {theirs[1]}, this client has Python {ours[0]} "
-                f"and stylize {ours[1]}; install the same on both"
-            )
-
-
-def _python() -> str:
-    return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def stylize_version() -> str:
@@ -230,15 +249,6 @@ def stylize_version() -> str:
         return metadata.version("stylize")
     except metadata.PackageNotFoundError:
         return "none"
-
-
-def _workers(client: Client) -> dict[str, Any]:
-    try:
-        info = client.scheduler_info(n_workers=-1)  # some versions list five workers unless told
-    except TypeError:
-        info = client.scheduler_info()
-    workers: dict[str, Any] = info["workers"]
-    return workers
 
 
 def _close(client: Client) -> None:

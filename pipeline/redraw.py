@@ -22,32 +22,31 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from distributed import Client, Future
 
 from manifests import schema
 from manifests.dataset_card import card
 from manifests.errors import InputError, RunError
-from manifests.event_log import EXECUTION_STARTED, REDRAW, EventLog
+from manifests.event_log import REDRAW, EventLog
 from manifests.face_standings import face_standings
 from manifests.run import CARD_FILE, RunDirectory
 from manifests.schema import ACCEPTED, REJECTED
 from manifests.shard_name import ShardName
 from manifests.status import RunStatus, read_status
-from pipeline.cluster import cluster_client, scheduler_address
+from pipeline.cluster import scheduler_address
 from pipeline.config import ExecutionConfig
 from pipeline.errors import Interrupted
+from pipeline.execution import Extent, Job, execute
 from pipeline.network import NetworkReference, reference
 from pipeline.pairing import draws
+from pipeline.performance_report import check_performance_report
 from pipeline.plan import ShardSpec
-from pipeline.progress import Progress
 from pipeline.redraw_list import read_redraw_list
 from pipeline.redraw_record import Strike, read_record, remove_record, write_record
 from pipeline.redraw_task import redraw_shard
 from pipeline.run_inputs import Inputs, open_inputs
 from pipeline.shard_inputs import Engine
-from pipeline.shard_task import stop
-from pipeline.signals import ignore_interrupts, terminate_like_interrupt
-from pipeline.submission import hand_out
+from pipeline.signals import terminate_like_interrupt
+from pipeline.submission import Task
 from pipeline.transfer_settings import from_config
 from stylize.settings import TransferSettings
 
@@ -108,6 +107,7 @@ def redraw(
     execution: ExecutionConfig | None = None,
     quiet: bool = False,
     notify: Callable[[str], None] = lambda sentence: None,
+    report: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
 ) -> RedrawSummary:
     """Strike the proxies of some faces, and make them again from the next paintings.
@@ -123,7 +123,8 @@ def redraw(
         faces, paintings, paintings_csv, weights: where the inputs are now, if not where run.json says.
         execution: where and how fast.
         quiet: show no progress.
-        notify: called with sentences the user should see before the work begins.
+        notify: called with sentences the user should see, before and during the work.
+        report: HTML file for Dask's performance report.
         engine: for tests, see `pipeline.shard_task.run_shard`.
 
     Raises:
@@ -135,6 +136,8 @@ def redraw(
     """
     execution = execution or ExecutionConfig()
     scheduler_address(execution)  # a malformed one is told before the inputs are read
+    if report is not None:
+        check_performance_report(report)
     reasons = read_redraw_list(ids, reason)
     with terminate_like_interrupt():
         try:
@@ -145,7 +148,8 @@ def redraw(
         errors: Counter[str] = Counter()
         try:
             if work.left:
-                errors = _execute(work, execution, engine=engine, quiet=quiet)
+                job = _job(work, execution.batch_size, engine)
+                errors = execute(job, execution, quiet=quiet, report=report, notify=notify)
         except BaseException:
             with contextlib.suppress(Exception):
                 _write_card(run)
@@ -199,63 +203,31 @@ def _prepare(
     return _Work(run, strikes, shards, [name for name in shards if name in unfinished], inputs, settings, network)
 
 
-def _execute(work: _Work, execution: ExecutionConfig, *, engine: Engine | None, quiet: bool) -> Counter[str]:
-    """Redraw what is left; return how many faces failed, by reason."""
-    run, token = work.run, uuid.uuid4().hex
-    futures: dict[ShardName, Future] = {}
+def _job(work: _Work, batch_size: int | None, engine: Engine | None) -> Job:
+    token = uuid.uuid4().hex
     done = sum(len(faces) for name, faces in work.shards.items() if name not in work.left)
 
-    def submit(client: Client, name: ShardName, submission: int, resources: dict[str, float]) -> Future:
-        faces = work.shards[name]
-        spec = _spec(work, name, execution.batch_size, token)
-        strikes = {face: work.strikes[face] for face in faces}
-        key = f"redraw-{name}-{token[:8]}-{submission}"
-        futures[name] = client.submit(
-            redraw_shard, spec, strikes, engine, key=key, pure=False, resources=resources, retries=0
-        )
-        return futures[name]
+    def task(name: ShardName) -> Task:
+        strikes = {face: work.strikes[face] for face in work.shards[name]}
+        return Task(redraw_shard, _spec(work, name, batch_size, token), (strikes, engine))
 
-    with EventLog(run, token) as events:
-        events.append(
-            EXECUTION_STARTED,
-            command="redraw",
-            faces=len(work.strikes) - done,
-            shards=len(work.left),
-            faces_done=done,
-            shards_done=len(work.shards) - len(work.left),
-        )
+    def announce(events: EventLog) -> None:
         for name in work.left:
             reasons = {work.strikes[face].reason for face in work.shards[name]}
             why = {"reason": reasons.pop()} if len(reasons) == 1 else {}
             events.append(REDRAW, shard=str(name), faces=len(work.shards[name]), **why)
-        progress = Progress(
-            token,
-            faces=len(work.strikes),
-            shards=len(work.shards),
-            faces_done=done,
-            shards_done=len(work.shards) - len(work.left),
-            quiet=quiet,
-            events=events,
-        )
-        try:
-            with contextlib.closing(progress), cluster_client(execution) as client:
-                progress.subscribe(client)
-                try:
-                    hand_out(client, work.left, submit, progress)
-                except BaseException:
-                    ignore_interrupts()
-                    with contextlib.suppress(Exception):
-                        client.run(stop, token, wait=False)
-                    raise
-                errors: Counter[str] = Counter()
-                for future in futures.values():
-                    with contextlib.suppress(Exception):  # only the wording of a message hangs on it
-                        errors.update(future.result().errors)
-                return errors
-        except KeyboardInterrupt:
-            raise Interrupted(f"Stopped: {_how_far(work)}; {_AGAIN} to go on.") from None
-        except RunError as error:
-            raise RunError(f"{error}. {_how_far(work)}; {_AGAIN} to go on") from error.__cause__
+
+    return Job(
+        run=work.run,
+        token=token,
+        command="redraw",
+        extent=Extent(len(work.strikes) - done, len(work.left), done, len(work.shards) - len(work.left)),
+        shards=work.left,
+        task=task,
+        how_far=lambda: f"{_how_far(work)}; {_AGAIN} to go on",
+        if_hopeless="they keep their old proxies: mend the cause first",
+        announce=announce,
+    )
 
 
 def _spec(work: _Work, name: ShardName, batch_size: int | None, token: str) -> ShardSpec:

@@ -3,16 +3,18 @@
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 from distributed import wait as wait_for
 
 from manifests.errors import RunError
 from manifests.shard_name import ShardName
-from pipeline.cluster import slots, task_resources
+from pipeline.cluster import gpus_of, worker_infos
+from pipeline.plan import ShardSpec
+from pipeline.preflight import Gate, Unfit
 from pipeline.progress import Progress
 from pipeline.shard_task import ShardSummary
 from stylize.errors import DeviceMemoryError, WeightsError
@@ -24,51 +26,81 @@ RESUBMISSIONS = 2
 HOPELESS_FACES = 64  # failed without one success: the rest will fail, too
 
 
-class Submit(Protocol):
-    """Submits one shard to the cluster."""
+@dataclass(frozen=True)
+class Task:
+    """What is to be done for one shard: `function(spec, *arguments)`, which returns a `ShardSummary`."""
 
-    def __call__(self, client: Client, name: ShardName, submission: int, resources: dict[str, float]) -> Future:
-        """Return the future of the shard's summary."""
+    function: Callable[..., ShardSummary]
+    spec: ShardSpec
+    arguments: tuple[Any, ...] = ()
 
 
 def hand_out(
     client: Client,
-    missing: list[ShardName],
-    submit: Submit,
+    shards: Sequence[ShardName],
+    task: Callable[[ShardName], Task],
+    gate: Gate,
     progress: Progress,
+    *,
+    if_hopeless: str,
     journalled: Callable[[ShardName], int] = lambda name: 0,
-) -> None:
-    """Keep one shard in flight per worker until all are committed.
+    notify: Callable[[str], None] = lambda sentence: None,
+) -> Counter[str]:
+    """Keep one shard in flight per worker until all are done; return how many faces failed, by reason.
 
     Bounded, because Dask switches its own queuing off for tasks with resources, and a worker that dies then takes
     shards with it that it had not begun.
 
+    From the moment that any worker declares a GPU, workers that declare one get all the work. If they all leave, the
+    rest does not take over: it would be about a hundred times slower, and under precision "auto" compute in another
+    number format. That is the user's decision, by the same command again.
+
     Args:
         client: of a cluster with workers.
-        missing: the shards, in the order to build them.
-        submit: submits one shard; the number is how often it has been submitted before.
+        shards: in the order to work on them.
+        task: what to do for one of them.
+        gate: refuses workers that joined unfit; they get no more shards, and the others get theirs.
         progress: told of every shard that is done or lost.
+        if_hopeless: what a user is told to do about a cause that makes every face fail.
         journalled: measures what the journal of a shard holds: one that grows is resumed as often as its workers die.
+        notify: told of every unfit worker.
 
     Raises:
-        RunError: one sentence on the first thing that stops the whole build.
+        RunError: one sentence on the first thing that stops the whole work, `NO_WORKER_SECONDS` without a worker that
+            could go on with it among them.
     """
-    pending = deque(missing)
-    flying: dict[Future, ShardName] = {}
+    pending = deque(shards)
+    flying: dict[Future, _Flight] = {}
     submissions: Counter[ShardName] = Counter()
     deaths = _Deaths(journalled)
-    hopeless = _Hopeless()
+    hopeless = _Hopeless(if_hopeless)
+    crew = Crew()
     last_worker = time.monotonic()
     while pending or flying:
-        free = _slots(client)
-        if free:
+        crew.update(worker_infos(client))
+        if crew.slots:
             last_worker = time.monotonic()
         elif time.monotonic() - last_worker > NO_WORKER_SECONDS:
-            raise RunError(f"all workers are gone, and none has come back for {NO_WORKER_SECONDS:.0f} s")
-        resources = task_resources(client) if pending and len(flying) < free else {}
-        while pending and len(flying) < free:
+            raise RunError(crew.absence(NO_WORKER_SECONDS))
+        for future in [future for future, flight in flying.items() if crew.stranded(flight.workers)]:
+            future.cancel()
+            pending.appendleft(flying.pop(future).name)
+        while pending and len(flying) < crew.slots:
             name = pending.popleft()
-            flying[submit(client, name, submissions[name], resources)] = name
+            work = task(name)
+            options: dict[str, Any] = {"resources": {"GPU": 1}} if crew.gpu else {}
+            future = gate.submit(
+                client,
+                work.function,
+                (work.spec, *work.arguments),
+                gpu=crew.gpu,
+                key=f"{name}-{work.spec.token[:8]}-{submissions[name]}",
+                pure=False,
+                retries=0,
+                workers=crew.only,
+                **options,
+            )
+            flying[future] = _Flight(name, crew.only)
             submissions[name] += 1
         if flying:
             with contextlib.suppress(TimeoutError), client.as_current():
@@ -76,15 +108,82 @@ def hand_out(
         else:
             time.sleep(POLL_SECONDS)
         for future in [future for future in flying if future.done()]:
-            name = flying.pop(future)
+            name = flying.pop(future).name
             summary = _result(future, name, deaths)
-            if summary is None:
+            if isinstance(summary, Unfit):
+                pending.appendleft(name)
+                if crew.refuse(summary):
+                    notify(f"{summary.sentence}; it gets no work meanwhile")
+            elif summary is None:
                 progress.shard_lost(str(name))
                 pending.append(name)
             elif summary.executed:
                 poisoned = len(summary.poisoned)
                 progress.shard_done(summary.name, summary.counts, resumed=summary.resumed, poisoned=poisoned)
                 hopeless.check(summary)
+    return hopeless.failed
+
+
+@dataclass(frozen=True)
+class _Flight:
+    name: ShardName
+    workers: list[str] | None
+
+
+class Crew:
+    """Which of the workers may be given shards: with GPUs once there were any, and none that was found unfit.
+
+    Attributes:
+        gpu: shards ask for a GPU.
+        slots: how many shards the present workers can work on, one per GPU or one per worker.
+        only: addresses of the fit workers, while an unfit one is there, too; None while any may take a shard.
+    """
+
+    def __init__(self) -> None:
+        self.gpu = False
+        self.slots = 0
+        self.only: list[str] | None = None
+        self._present: Mapping[str, Any] = {}
+        self._unfit: dict[str, Unfit] = {}
+        self._told: set[str] = set()
+
+    def update(self, workers: Mapping[str, Any]) -> None:
+        """Take the present workers, as `pipeline.cluster.worker_infos` has them."""
+        self._present = workers
+        self._unfit = {address: unfit for address, unfit in self._unfit.items() if address in workers}
+        self.gpu = self.gpu or any(map(gpus_of, workers.values()))
+        fit = {
+            address: gpus_of(info) if self.gpu else 1
+            for address, info in workers.items()
+            if address not in self._unfit and (gpus_of(info) or not self.gpu)
+        }
+        self.slots = sum(fit.values())
+        self.only = list(fit) if self._unfit and fit else None
+
+    def refuse(self, unfit: Unfit) -> bool:
+        """Give a worker no more shards; return whether its sentence is new."""
+        new = unfit.sentence not in self._told
+        self._told.add(unfit.sentence)
+        self._unfit[unfit.worker] = unfit
+        self.update(self._present)
+        return new
+
+    def stranded(self, workers: list[str] | None) -> bool:
+        """Whether a shard that these workers alone may take (None: any) waits for workers that have all left."""
+        return workers is not None and self.slots > 0 and self._present.keys().isdisjoint(workers)
+
+    def absence(self, seconds: float) -> str:
+        """Say who is missing, after so many seconds."""
+        if self._unfit:
+            return next(iter(self._unfit.values())).sentence + f", and there has been no other for {seconds:.0f} s"
+        if not self._present:
+            return f"all workers are gone, and none has come back for {seconds:.0f} s"
+        rest = len(self._present)
+        return (
+            f"all workers with a GPU are gone, and none has come back for {seconds:.0f} s; {rest} without one "
+            f"{'remains' if rest == 1 else 'remain'}, which would take about a hundred times as long, and may compute "
+            "in another precision: start workers with a GPU again, or go on with what there is"
+        )
 
 
 @dataclass
@@ -104,10 +203,11 @@ class _Deaths:
         return self._in_vain[name] > RESUBMISSIONS
 
 
-def _result(future: Future, name: ShardName, deaths: _Deaths) -> ShardSummary | None:
+def _result(future: Future, name: ShardName, deaths: _Deaths) -> ShardSummary | Unfit | None:
     """Return the summary of a finished task; None where the shard is to be submitted again."""
     try:
-        summary: ShardSummary = future.result()
+        result = future.result()
+        summary: ShardSummary | Unfit = Gate.refusal(result) or result
         return summary
     except KilledWorker as error:
         if not deaths.too_many(name):
@@ -130,23 +230,16 @@ def _result(future: Future, name: ShardName, deaths: _Deaths) -> ShardSummary | 
 class _Hopeless:
     """Stops a build in which nothing succeeds, before it has spent its hours."""
 
-    def __init__(self) -> None:
-        self._failed: Counter[str] = Counter()
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
+        self.failed: Counter[str] = Counter()
         self._succeeded = 0
 
     def check(self, summary: ShardSummary) -> None:
-        self._failed.update(summary.errors)
+        self.failed.update(summary.errors)
         self._succeeded += summary.counts["faces"] - summary.counts["failed"]
-        if not self._succeeded and self._failed.total() >= HOPELESS_FACES:
+        if not self._succeeded and self.failed.total() >= HOPELESS_FACES:
             raise RunError(
-                f"all of the first {self._failed.total()} faces failed, most often because: "
-                f"{self._failed.most_common(1)[0][0]} (they are committed as failed: mend the cause, and build with "
-                "--retry-failed)"
+                f"all of the first {self.failed.total()} faces failed, most often because: "
+                f"{self.failed.most_common(1)[0][0]} ({self._remedy})"
             )
-
-
-def _slots(client: Client) -> int:
-    try:
-        return slots(client)
-    except (OSError, RuntimeError, TimeoutError) as error:
-        raise RunError("the connection to the Dask scheduler was lost") from error

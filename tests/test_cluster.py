@@ -5,11 +5,11 @@ import json
 import threading
 
 import pytest
-from distributed import Client, Scheduler, SpecCluster
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 from manifests.errors import InputError, RunError
 from pipeline import cluster, gpus
-from pipeline.cluster import _worker_options, cluster_client, scheduler_address
+from pipeline.cluster import _worker_options, ask_workers, cluster_client, gpus_of, scheduler_address, worker_infos
 from pipeline.config import ExecutionConfig
 from pipeline.gpus import parse_listing, visible_gpus
 
@@ -132,10 +132,38 @@ def lonely_scheduler():
 
 
 def test_no_worker_joins(monkeypatch, lonely_scheduler):
-    monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "ATTACHED_WORKER_SECONDS", 0.4)
+    monkeypatch.setattr(cluster, "NOTICE_SECONDS", 0)
     execution = ExecutionConfig(scheduler=lonely_scheduler)
-    with pytest.raises(RunError, match="no worker joined the scheduler at tcp://127"), cluster_client(execution):
+    told: list[str] = []
+    sentence = "no worker joined the scheduler at tcp://127"
+    with pytest.raises(RunError, match=sentence), cluster_client(execution, told.append):
         pass
+    assert len(told) == 1  # not a silent wait
+    assert "has no worker yet" in told[0]
+
+
+@pytest.mark.parametrize("way", ["address", "file", "variable"])
+def test_attaching(monkeypatch, tmp_path, lonely_scheduler, way):
+    async def work():
+        async with Worker(lonely_scheduler, nthreads=1, dashboard_address="127.0.0.1:0"):
+            await asyncio.to_thread(attach)
+
+    def attach():
+        with cluster_client(execution) as client:
+            assert client.scheduler.address == lonely_scheduler
+            assert [gpus_of(info) for info in worker_infos(client).values()] == [0]
+            assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+
+    if way == "address":
+        execution = ExecutionConfig(scheduler=lonely_scheduler.removeprefix("tcp://"))
+    elif way == "file":
+        (tmp_path / "scheduler.json").write_text(json.dumps({"address": lonely_scheduler}))
+        execution = ExecutionConfig(scheduler_file=str(tmp_path / "scheduler.json"))
+    else:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", lonely_scheduler)
+        execution = ExecutionConfig()
+    asyncio.run(work())
 
 
 def test_a_local_cluster_comes_and_goes_and_leaves_the_environment_alone(monkeypatch):
@@ -145,17 +173,29 @@ def test_a_local_cluster_comes_and_goes_and_leaves_the_environment_alone(monkeyp
     before, threads = dict(os.environ), threading.active_count()
     with cluster_client(ExecutionConfig(workers=1)) as client:
         assert isinstance(client, Client)
-        assert cluster.slots(client) == 1
-        assert cluster.task_resources(client) == {}
+        assert len(worker_infos(client)) == 1
         address = client.scheduler.address
         assert address.startswith("tcp://127.0.0.1:")
-        monkeypatch.setattr(cluster, "stylize_version", lambda: "99.0")
-        with pytest.raises(RunError, match=r"has Python .* and stylize .*; install the same"):
-            cluster._check_workers(client)
     assert dict(os.environ) == before
     assert threading.active_count() <= threads + 4  # dask keeps its offload pool
     with pytest.raises(OSError, match=r"."):
         asyncio.run(_connect(address))
+
+
+def test_a_worker_that_hangs_does_not_hang_who_asks():
+    async def never():
+        await asyncio.sleep(3600)
+
+    async def fails():
+        raise KeyError("x")
+
+    options = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options, protocol="tcp", silence_logs=100) as running, Client(running) as client:
+        first, second = worker_infos(client)
+        assert ask_workers(client, eval, {first: ("1 + 1",), second: ("1 + 2",)}, 30) == {first: 2, second: 3}
+        assert ask_workers(client, never, {first: (), second: ()}, 0.3) == {}
+        assert isinstance(ask_workers(client, fails, {first: ()}, 30)[first], KeyError)
+        assert ask_workers(client, eval, {"tcp://127.0.0.1:9": ("1",)}, 0.3) == {}
 
 
 async def _connect(address):

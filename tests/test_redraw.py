@@ -249,7 +249,7 @@ def test_a_redraw_that_dies_before_its_end_only_tidies_up(out, strike, monkeypat
         raise AssertionError("nothing is left to do")
 
     with monkeypatch.context() as patch:
-        patch.setattr(redraw_module, "cluster_client", untouched)
+        patch.setattr(redraw_module, "execute", untouched)
         summary = strike(*chosen)
     assert rows(out) == half
     assert summary.shards == 3
