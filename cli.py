@@ -91,6 +91,7 @@ _cluster = _options(
     click.option("--tls-cert", metavar="FILE", help="Certificate, PEM."),
     click.option("--tls-key", metavar="FILE", help="Private key, PEM."),
 )
+_report = click.option("--performance-report", "report", metavar="FILE", help="Dask's report of this execution, HTML.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -156,7 +157,7 @@ def main() -> None:
 @_cluster
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost, and do nothing.")
 @click.option("--retry-failed", is_flag=True, help="Try the faces that failed in earlier executions again, too.")
-@click.option("--performance-report", "report", metavar="FILE", help="Dask's report of this execution, HTML.")
+@_report
 @_json
 @_user_errors
 def build(out: str, faces: str, paintings: str, **options: Any) -> None:
@@ -263,18 +264,34 @@ def calibrate(faces: str, paintings: str, **options: Any) -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of sample and pairing.")
 @click.option("--utilisation", is_flag=True, help="Also faces of 5 to 150 evaluations, in flight and in fixed batches.")
 @click.option("--retrieval", is_flag=True, help="Instead: search, 1,000 queries in 20,000 items, beside bare torch.")
+@click.option("--loader", metavar="OUT", help="Instead: loading the run in OUT, beside datasets and webdataset.")
+@click.option("--scale", is_flag=True, help="Instead: all of Celeb-A and WikiArt, and ten times that, with no engine.")
 @_json
 @_user_errors
-def bench(as_json: bool, retrieval: bool, **options: Any) -> None:
+def bench(as_json: bool, retrieval: bool, loader: str | None, scale: bool, **options: Any) -> None:
     """Measure this machine: images/s beside a textbook loop's, on the same pairs; precision; where the time goes.
 
     Both sides do all evaluations (150 unless told), so --tolerance plays no part; the size is 178x218 unless told.
     """
+    if retrieval + scale + (loader is not None) > 1:
+        raise click.UsageError("give one of --retrieval, --loader and --scale")
     if retrieval:
         from pipeline.retrieval.retrieval_bench import retrieval_bench  # noqa: PLC0415
 
         searched = retrieval_bench(seed=options["seed"], notify=_notice)
         _print(searched.lines(), searched.as_dict(), as_json)
+        return
+    if loader is not None:
+        from pipeline.loader_bench import loader_bench  # noqa: PLC0415
+
+        loaded = loader_bench(loader, seed=options["seed"], notify=_notice)
+        _print(loaded.lines(), loaded.as_dict(), as_json)
+        return
+    if scale:
+        from pipeline.scale_simulation import simulate  # noqa: PLC0415
+
+        simulated = simulate(notify=_notice)
+        _print(simulated.lines(), simulated.as_dict(), as_json)
         return
     from pipeline.bench import TEXTBOOK_EVALUATIONS  # noqa: PLC0415
     from pipeline.bench import bench as measure  # noqa: PLC0415
@@ -527,6 +544,71 @@ _MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weig
 
 
 @main.command()
+@click.argument("place", metavar="IN")
+@click.argument("out", metavar="OUT")
+@click.option("--detector", help="auto, centerface (comes with the extra faces) or s3fd (from --weights).")
+@click.option("--weights", metavar="FILE", help="The detector's checkpoint.")
+@click.option("--enlarge", type=float, help="By how much of its edge each side of a box moves outwards (0.4).")
+@click.option("--minimum", type=int, help="Pixels of a box's shorter edge, before that (100).")
+@click.option("--confidence", type=float, help="Of a face, at least; by default the detector's own.")
+@click.option("--image-format", help="Of the crops: png (default), jpeg or webp.")
+@click.option("--paintings-csv", "csv", metavar="FILE", help="Titles, artists and styles of the paintings.")
+@click.option("--strike", metavar="FILE", help="Faces that are none, one id a line, as review.html writes it.")
+@click.option("--unstrike", metavar="FILE", help="Faces whose strike is taken back.")
+@click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
+@_json
+@_user_errors
+def faces(place: str, out: str, as_json: bool, **options: Any) -> None:
+    """Find the faces in IN, paintings or photographs, and cut them out with their heads: OUT/faces is for `index`."""
+    from pipeline.faces.extraction import extract_faces  # noqa: PLC0415
+
+    summary = extract_faces(place, out, quiet=as_json, notify=_notice, **_given(options))
+    _print(summary.lines(), summary.as_dict(), as_json)
+
+
+@main.command()
+@click.option("--index", "index_dir", metavar="INDEX", help="Made by `stylize index`.")
+@click.option("--demo", is_flag=True, help="A drawn museum of the demo's pictures; made first if it is not there.")
+@click.option("--demo-folder", metavar="DIR", help="Of the demo (stylize-demo).")
+@click.option("--museum", metavar="FILE", help="TOML: rooms, map, titles; see docs/exhibition.md.")
+@click.option("--host", help="Address to serve on (127.0.0.1: this machine alone).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to serve on (8077); 0 takes a free one.")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Another name of it; repeatable.")
+@click.option("--language", help="That pages open in: en or it; by default the museum's.")
+@click.option("--lambda", "weight", type=float, help="Weight of the attributes to begin with (0.2).")
+@click.option("-k", "--count", "k", type=int, help="How many paintings to show (12).")
+@click.option("--idle", "idle_seconds", type=float, metavar="SECONDS", help="Start over after so long untouched (90).")
+@click.option("--detector", help="auto, centerface, s3fd, or centre: the face is in the middle.")
+@click.option("--detector-weights", metavar="FILE", help="Its checkpoint.")
+@click.option("--identity", metavar="DIR", help="Where the index's identity model is now.")
+@click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now.")
+@click.option("--attributes", metavar="DIR", help="Where its attribute heads are now.")
+@click.option("--art-attributes", metavar="DIR", help="Where those for paintings are now.")
+@click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now.")
+@click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
+@_user_errors
+def exhibit(index_dir: str | None, demo: bool, demo_folder: str | None, museum: str | None, **options: Any) -> None:
+    """Serve the exhibition: visitors take a photograph in the browser and walk to the painting that looks like them."""
+    if (index_dir is not None) == demo:
+        raise click.UsageError("give --index INDEX, or --demo for a drawn museum")
+    from pipeline.exhibition.exhibit import exhibit as serve  # noqa: PLC0415
+    from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
+
+    places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
+    if not demo:
+        if demo_folder is not None:
+            raise click.UsageError("--demo-folder goes with --demo")
+        serve(index_dir, museum, places=places, notify=_notice, **_given(options))
+        return
+    if museum is not None or places != ModelPlaces():
+        raise click.UsageError("--demo has its own museum and models; leave out --museum and where models are")
+    from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415
+
+    drawn = demo_museum(demo_folder, device=options["device"], notify=_notice)
+    serve(drawn.index, drawn.museum, places=drawn.places, demo=True, notify=_notice, **_given(options))
+
+
+@main.command()
 @click.argument("out", metavar="OUT")
 @click.option("--html", "page", metavar="FILE", help="Write a summary, too: losses, attempts, rejections, throughput.")
 @_json
@@ -549,6 +631,7 @@ def status(out: str, as_json: bool, page: str | None) -> None:
 @_moved_inputs
 @click.option("--weights", help="Where the weights are now, if not where run.json says.")
 @_cluster
+@_report
 @_json
 @_user_errors
 def redraw(out: str, ids: str, as_json: bool, **options: Any) -> None:

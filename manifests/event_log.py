@@ -42,6 +42,7 @@ EXECUTION_STARTED: Final = "execution_started"
 EXECUTION_ENDED: Final = "execution_ended"
 WORKER_JOINED: Final = "worker_joined"
 WORKER_LOST: Final = "worker_lost"
+WORKER_REFUSED: Final = "worker_refused"
 SHARD_STARTED: Final = "shard_started"
 SHARD_RETRIED: Final = "shard_retried"
 SHARD_COMMITTED: Final = "shard_committed"
@@ -58,6 +59,8 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     EXECUTION_ENDED: frozenset({"outcome", "reason"}),
     WORKER_JOINED: frozenset({"worker", "workers"}),
     WORKER_LOST: frozenset({"worker", "workers", "expected"}),
+    # One that joined later and cannot do the work; reason is a sentence.
+    WORKER_REFUSED: frozenset({"worker", "reason"}),
     # start counts the times that this execution has seen the shard begun: 1, 2, …
     SHARD_STARTED: frozenset({"shard", "worker", "start"}),
     # A worker died: Dask has begun the shard elsewhere ("begun again"), or has given it up ("submitted again").

@@ -19,6 +19,7 @@ from manifests.event_log import (
     SHARD_STARTED,
     WORKER_JOINED,
     WORKER_LOST,
+    WORKER_REFUSED,
     EventLog,
 )
 
@@ -204,6 +205,11 @@ class Progress:
                 self._lost.add(message["execution"])
             self._log(SHARD_RETRIED, shard=shard, reason="its workers died, and it is submitted again")
             self._show()
+
+    def worker_refused(self, worker: str, reason: str) -> None:
+        """Take note of a worker that gets no shards, because of what a sentence says."""
+        with self._lock:
+            self._log(WORKER_REFUSED, worker=_place(worker), reason=reason)
 
     def totals(self) -> dict[str, int]:
         """Return the counts of this execution so far, running shards included."""

@@ -113,6 +113,7 @@ def hand_out(
             if isinstance(summary, Unfit):
                 pending.appendleft(name)
                 if crew.refuse(summary):
+                    progress.worker_refused(summary.worker, summary.sentence)
                     notify(f"{summary.sentence}; it gets no work meanwhile")
             elif summary is None:
                 progress.shard_lost(str(name))

@@ -30,6 +30,7 @@ from manifests.event_log import (
     SHARD_STARTED,
     WORKER_JOINED,
     WORKER_LOST,
+    WORKER_REFUSED,
     EventLog,
     executions,
     read_events,
@@ -412,10 +413,12 @@ def test_progress_tells_the_log_of_workers_once_each(run):
             bar.on_cluster_event((0.0, {"action": f"{action}-worker", "worker": worker, "expected": False}))
         for noise in ({"action": "remove-worker", "worker": "tcp://h:9"}, {"action": "add-client"}, "words", None):
             bar.on_cluster_event((0.0, noise))
+        bar.worker_refused("tcp://h:2", "worker h:2 has stylize 0.0, and this client has stylize 0.1")
     assert told(run)[:-2] == [
         (WORKER_JOINED, {"worker": "h:1", "workers": 1}),
         (WORKER_JOINED, {"worker": "h:2", "workers": 2}),
         (WORKER_LOST, {"worker": "h:1", "workers": 1, "expected": False}),
+        (WORKER_REFUSED, {"worker": "h:2", "reason": "worker h:2 has stylize 0.0, and this client has stylize 0.1"}),
     ]
 
 
