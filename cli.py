@@ -544,8 +544,7 @@ _MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weig
 
 
 @main.command()
-@click.argument("place", metavar="IN")
-@click.argument("out", metavar="OUT")
+@click.argument("places", metavar="[IN] OUT", nargs=-1)
 @click.option("--detector", help="auto, centerface (comes with the extra faces) or s3fd (from --weights).")
 @click.option("--weights", metavar="FILE", help="The detector's checkpoint.")
 @click.option("--enlarge", type=float, help="By how much of its edge each side of a box moves outwards (0.4).")
@@ -558,11 +557,20 @@ _MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weig
 @click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
 @_json
 @_user_errors
-def faces(place: str, out: str, as_json: bool, **options: Any) -> None:
-    """Find the faces in IN, paintings or photographs, and cut them out with their heads: OUT/faces is for `index`."""
-    from pipeline.faces.extraction import extract_faces  # noqa: PLC0415
+def faces(places: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Find the faces in IN, paintings or photographs, and cut them out with their heads: OUT/faces is for `index`.
 
-    summary = extract_faces(place, out, quiet=as_json, notify=_notice, **_given(options))
+    With --strike or --unstrike IN can be left out.
+    """
+    from pipeline.faces.extraction import extract_faces, strike_faces  # noqa: PLC0415
+
+    given = _given(options)
+    if len(places) == 1 and given and given.keys() <= {"strike", "unstrike"}:
+        summary = strike_faces(*places, given.get("strike"), unstrike=given.get("unstrike"))
+    elif len(places) == 2:
+        summary = extract_faces(*places, quiet=as_json, notify=_notice, **given)
+    else:
+        raise click.UsageError("give IN and OUT; OUT alone goes with --strike and --unstrike, and nothing else")
     _print(summary.lines(), summary.as_dict(), as_json)
 
 
@@ -589,13 +597,13 @@ def faces(place: str, out: str, as_json: bool, **options: Any) -> None:
 @_user_errors
 def exhibit(index_dir: str | None, demo: bool, demo_folder: str | None, museum: str | None, **options: Any) -> None:
     """Serve the exhibition: visitors take a photograph in the browser and walk to the painting that looks like them."""
-    if (index_dir is not None) == demo:
+    if demo == bool(index_dir):
         raise click.UsageError("give --index INDEX, or --demo for a drawn museum")
     from pipeline.exhibition.exhibit import exhibit as serve  # noqa: PLC0415
     from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
 
     places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
-    if not demo:
+    if index_dir:
         if demo_folder is not None:
             raise click.UsageError("--demo-folder goes with --demo")
         serve(index_dir, museum, places=places, notify=_notice, **_given(options))

@@ -22,7 +22,10 @@ from torch import Tensor
 from manifests.errors import InputError
 from pipeline.backbones.restricted_unpickler import PickledArray, RefusedGlobal, RefusedPickle, read_arrays
 
-WRAPPERS: Final = ("state_dict", "net_state_dict", "model_state_dict", "model", "net", "network", "backbone", "weights")
+WRAPPERS: Final = (
+    *("state_dict", "net_state_dict", "model_state_dict"),
+    *("model", "net", "network", "backbone", "weights", "weight"),
+)
 """Keys under which training programs put the state dict, beside optimisers, counters and the like."""
 
 _LEGACY_MAGIC: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which every legacy file of PyTorch begins

@@ -11,6 +11,7 @@ from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError
 from manifests.faces import FaceCatalogue, read_faces
 from manifests.run import RunDirectory
+from pipeline.faces.extraction_folder import crops_of
 from pipeline.retrieval.face_files import CELEBA_SIZE, face_set
 from pipeline.retrieval.face_set import ID, IDENTITY, LOCATOR, SOURCE_ID, VERSION, FaceSet
 
@@ -24,7 +25,7 @@ def faces_of_folder(place: str | os.PathLike[str], *, size: tuple[int, int] = CE
     the catalogue leaves out (`FaceCatalogue.problems`) is left out here.
 
     Args:
-        place: a folder, ``img_align_celeba.zip`` or Parquet, as `read_faces` takes them.
+        place: a folder, ``img_align_celeba.zip`` or Parquet, as `read_faces` takes them; or what `stylize faces` wrote.
         size: width and height in pixels; pictures are scaled to cover it and cut evenly.
 
     Raises:
@@ -35,7 +36,7 @@ def faces_of_folder(place: str | os.PathLike[str], *, size: tuple[int, int] = CE
         raise InputError(
             f'"{os.fspath(place)}" is a built run, not a folder of faces; give it where a run is asked for'
         )
-    catalogue = read_faces(place)
+    catalogue = read_faces(crops_of(place))
     table = catalogue.table
     if catalogue.source.kind == "parquet":
         table = table.take(_storage_order(table[LOCATOR].to_pylist()))
