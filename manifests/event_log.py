@@ -29,9 +29,8 @@ from typing import Any, Final
 
 from manifests.commit import TEMPORARY_NAME, publish
 from manifests.redaction import redact
-from manifests.run import RunDirectory
+from manifests.run import EVENT_SEGMENT_NAME, EVENTS_FOLDER, RunDirectory
 
-EVENTS_FOLDER: Final = "events"
 FLUSH_SECONDS: Final = 5.0
 """What a client that is killed loses of its log at most."""
 
@@ -75,7 +74,6 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
 """Every kind of event, and the fields that one may have beside its place in the log."""
 
 _PLACE: Final = ("sequence", "time", "elapsed", "execution", "kind")
-_SEGMENT_NAME: Final = re.compile(r"(\d{5,})-([0-9a-z]+)-(\d{5,})\.jsonl")
 _ATTEMPTS_TO_WRITE: Final = 3
 _TOKEN_LENGTH: Final = 12
 _MOST_READ: Final = 4 * MAX_TEXT
@@ -255,7 +253,9 @@ class EventLog:
                 # Of a client that was killed; one that is still alive fails this once and writes it again.
                 with contextlib.suppress(OSError):
                     self._run.fs.rm_file(self._run.path(f"{EVENTS_FOLDER}/{entry}"))
-        return 1 + max((int(found[1]) for entry in entries if (found := _SEGMENT_NAME.fullmatch(entry))), default=0)
+        return 1 + max(
+            (int(found[1]) for entry in entries if (found := EVENT_SEGMENT_NAME.fullmatch(entry))), default=0
+        )
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class EventHistory:
 
 def read_events(run: RunDirectory) -> EventHistory:
     """Read the event log of a run; empty where there is none. RunError where the storage does not answer."""
-    names = [(found, entry) for entry in run.entries(EVENTS_FOLDER) if (found := _SEGMENT_NAME.fullmatch(entry))]
+    names = [(found, entry) for entry in run.entries(EVENTS_FOLDER) if (found := EVENT_SEGMENT_NAME.fullmatch(entry))]
     names.sort(key=lambda item: (int(item[0][1]), item[0][2], int(item[0][3])))
     events: list[Event] = []
     unreadable: list[str] = []

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,9 @@ from manifests.redaction import redact
 from manifests.remote_path import Place, RemotePath, is_url, joined
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+MAX_IMAGE_BYTES = 640 * 1024 * 1024
+"""No image file is larger: 64 Mi pixels, as many as are decoded, of 8 bytes each, unpacked, and room to spare."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ def _is_utf8(name: str) -> bool:
 def list_image_files(folder: Place, *, recursive: bool) -> ImageListing:
     """List the image files of ``folder`` by suffix, in any case, sorted; hidden files and folders are ignored.
 
-    Links to folders are not followed (they may form loops). Links to files are followed as long as they stay inside
-    ``folder``. Links that lead out are left out and reported: ``ImageSource`` would refuse their images one by one. So
-    are objects of a store whose names do the same.
+    ``folder`` itself may be a link: the user has named it. Within it, links to folders are not followed (they may form
+    loops); links to files are, as long as they stay inside ``folder``. Links that lead out are left out and reported:
+    ``ImageSource`` would refuse their images one by one. So are objects of a store whose names do the same. Pipes,
+    sockets and devices are left out, too, whatever their names, and never opened.
 
     Raises:
         InputError: a folder cannot be read, or a file name is not UTF-8.
@@ -84,7 +89,8 @@ def list_image_files(folder: Place, *, recursive: bool) -> ImageListing:
                     if recursive:
                         pending.append(f"{prefix}{name}/")
                     continue
-                if recursive and entry.is_symlink() and entry.is_dir():
+                # Not the entry's own methods: they raise for a link that leads to itself.
+                if recursive and entry.is_symlink() and os.path.isdir(entry.path):
                     linked_folders.append(prefix + name)
                     continue
                 if not name.lower().endswith(IMAGE_SUFFIXES):
@@ -93,7 +99,7 @@ def list_image_files(folder: Place, *, recursive: bool) -> ImageListing:
                 if entry.is_symlink() and not _is_inside(os.path.realpath(entry.path), real_folder):
                     bad_links.append(locator)
                     continue
-                if entry.is_file():
+                if os.path.isfile(entry.path):
                     locators.append(locator)
                     sizes.append(entry.stat().st_size)
                 elif entry.is_symlink():
@@ -177,7 +183,8 @@ def read_image_file(root: str, locator: str) -> bytes:
     """Return the encoded bytes of one image file below a folder or URL.
 
     Raises:
-        InputError: the locator leaves the root.
+        InputError: the locator leaves the root, or names no file (a pipe would be waited for), or one over
+            ``MAX_IMAGE_BYTES``.
         FileNotFoundError: the file has vanished.
         OSError: it cannot be read. Behind a URL, EIO if the whole store cannot be.
     """
@@ -185,10 +192,27 @@ def read_image_file(root: str, locator: str) -> bytes:
         return _read_object(root, locator)
     path = path_inside(locator, root)
     try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"The image {locator!r} in {root} is a pipe, a device or a folder; put a file there.")
+        check_image_bytes(found.st_size, locator, root)
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"The image {locator!r} has vanished from {root}.") from None
+
+
+def check_image_bytes(size: int, locator: str, where: str) -> None:
+    """Refuse to read an image file that fills the memory before its header could be looked at.
+
+    Raises:
+        InputError: it has more than ``MAX_IMAGE_BYTES``.
+    """
+    if size > MAX_IMAGE_BYTES:
+        raise InputError(
+            f"The image {locator!r} in {where} has {size / 1e6:,.0f} MB, "
+            f"at most {MAX_IMAGE_BYTES / 1e6:,.0f} MB are read; save it smaller."
+        )
 
 
 def _read_object(address: str, locator: str) -> bytes:

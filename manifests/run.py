@@ -11,6 +11,7 @@ OUT/events/                                  what happened when (see `manifests.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,8 @@ from manifests.shard_name import MANIFEST_FOLDER, ShardName, planned_shards
 RUN_FILE: Final = "run.json"
 CARD_FILE: Final = "README.md"
 JOURNAL_FOLDER: Final = "journal"
+EVENTS_FOLDER: Final = "events"
+EVENT_SEGMENT_NAME: Final = re.compile(r"(\d{5,})-([0-9a-z]+)-(\d{5,})\.jsonl")
 REDRAW_FILE: Final = "redraw.json"
 """In the journal: the redraw that is under way or was interrupted. It outlives a build in between."""
 FORMAT: Final = 1
@@ -90,9 +93,7 @@ class RunDirectory:
             raise InputError(
                 f"{url} is a file, not a folder; choose an empty or new folder to build, or the folder of a run to read"
             )
-        # A creator that has just started, or died before its run.json was whole, has left the journal alone.
-        in_flight = all(TEMPORARY_NAME.fullmatch(name) for name in _list(fs, f"{root}/{JOURNAL_FOLDER}"))
-        if entries and not (entries == [JOURNAL_FOLDER] and in_flight):
+        if not all(_is_leftover(fs, root, name) for name in entries):
             first = ", ".join(entries[:3])
             raise InputError(
                 f"{url} holds something else (first entries: {first}) and has no run.json; "
@@ -195,6 +196,21 @@ def open_filesystem(url: str | os.PathLike[str]) -> tuple[AbstractFileSystem, st
         raise InputError(f"cannot open {text}: {redact(str(error))}") from error
     root = root.rstrip("/")
     return fs, root, root if isinstance(fs, LocalFileSystem) else text
+
+
+def _is_leftover(fs: AbstractFileSystem, root: str, entry: str) -> bool:
+    """Whether this is all that stylize leaves of a run without run.json.
+
+    A creator that has just started, or died before its run.json was whole, leaves the journal alone. Where a run is
+    deleted under its workers, they may still write a journal, and its event log a segment: journals are of use to the
+    run of their fingerprint only, and no command decides by events.
+    """
+    names = _list(fs, f"{root}/{entry}")
+    if entry == JOURNAL_FOLDER:
+        return all(TEMPORARY_NAME.fullmatch(name) or ShardName.parse(name) is not None for name in names)
+    return entry == EVENTS_FOLDER and all(
+        TEMPORARY_NAME.fullmatch(name) or EVENT_SEGMENT_NAME.fullmatch(name) for name in names
+    )
 
 
 def _list(fs: AbstractFileSystem, folder: str) -> list[str]:

@@ -22,6 +22,9 @@ REJECTED: Final = "rejected"
 FAILED: Final = "failed"
 STATUSES: Final = (ACCEPTED, REJECTED, FAILED)
 
+PROXY_FORMATS: Final = ("PNG", "JPEG", "WEBP")
+"""Of proxies, by Pillow's names; readers take no other, since a run may be a stranger's and Pillow knows many more."""
+
 IMAGE: Final = "image"
 IMAGE_BYTES: Final = "bytes"
 IMAGE_PATH: Final = "path"

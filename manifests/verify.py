@@ -245,7 +245,7 @@ def _image_problem(encoded: bytes | None, recorded: Mapping[str, Any]) -> str | 
     if recorded[schema.SHA256] is not None and digest != recorded[schema.SHA256]:
         return f"image has SHA-256 {digest[:12]}… instead of {recorded[schema.SHA256][:12]}…"
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=schema.PROXY_FORMATS) as image:
             image.load()
             size = image.size
     except Exception as error:  # Pillow's decoders raise many types for damaged files

@@ -14,6 +14,7 @@ import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from manifests.schema import PROXY_FORMATS
 from pipeline.faces.extraction_folder import ExtractionFolder
 from pipeline.faces.strikes import REASON
 
@@ -111,7 +112,7 @@ def _words(text: str | None) -> str:
 
 
 def _thumbnail(encoded: bytes) -> str:
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = Image.open(io.BytesIO(encoded), formats=PROXY_FORMATS).convert("RGB")
     image.thumbnail(_SIDE, Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=82)
