@@ -265,16 +265,19 @@ def calibrate(faces: str, paintings: str, **options: Any) -> None:
 @click.option("--utilisation", is_flag=True, help="Also faces of 5 to 150 evaluations, in flight and in fixed batches.")
 @click.option("--retrieval", is_flag=True, help="Instead: search, 1,000 queries in 20,000 items, beside bare torch.")
 @click.option("--loader", metavar="OUT", help="Instead: loading the run in OUT, beside datasets and webdataset.")
+@click.option("--visitors", metavar="URL", help="Instead: ten visitors at once at a running exhibition, with --faces.")
 @click.option("--scale", is_flag=True, help="Instead: all of Celeb-A and WikiArt, and ten times that, with no engine.")
 @_json
 @_user_errors
-def bench(as_json: bool, retrieval: bool, loader: str | None, scale: bool, **options: Any) -> None:
+def bench(
+    as_json: bool, retrieval: bool, loader: str | None, visitors: str | None, scale: bool, **options: Any
+) -> None:
     """Measure this machine: images/s beside a textbook loop's, on the same pairs; precision; where the time goes.
 
     Both sides do all evaluations (150 unless told), so --tolerance plays no part; the size is 178x218 unless told.
     """
-    if retrieval + scale + (loader is not None) > 1:
-        raise click.UsageError("give one of --retrieval, --loader and --scale")
+    if retrieval + scale + (loader is not None) + (visitors is not None) > 1:
+        raise click.UsageError("give one of --retrieval, --loader, --visitors and --scale")
     if retrieval:
         from pipeline.retrieval.retrieval_bench import retrieval_bench  # noqa: PLC0415
 
@@ -286,6 +289,16 @@ def bench(as_json: bool, retrieval: bool, loader: str | None, scale: bool, **opt
 
         loaded = loader_bench(loader, seed=options["seed"], notify=_notice)
         _print(loaded.lines(), loaded.as_dict(), as_json)
+        return
+    if visitors is not None:
+        from pipeline.exhibition.load import visit_together  # noqa: PLC0415
+
+        if options["faces"] is None:
+            raise click.UsageError("--visitors needs their photographs: --faces PATH")
+        report = visit_together(visitors, options["faces"], seed=options["seed"])
+        _print(report.lines(), report.as_dict(), as_json)
+        if report.served < len(report.visits):
+            sys.exit(1)
         return
     if scale:
         from pipeline.scale_simulation import simulate  # noqa: PLC0415
@@ -599,21 +612,19 @@ def exhibit(index_dir: str | None, demo: bool, demo_folder: str | None, museum: 
     """Serve the exhibition: visitors take a photograph in the browser and walk to the painting that looks like them."""
     if demo == bool(index_dir):
         raise click.UsageError("give --index INDEX, or --demo for a drawn museum")
-    from pipeline.exhibition.exhibit import exhibit as serve  # noqa: PLC0415
+    from pipeline.exhibition.exhibit import exhibit as open_exhibition  # noqa: PLC0415
+    from pipeline.exhibition.exhibit import exhibit_demo  # noqa: PLC0415
     from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
 
     places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
     if index_dir:
         if demo_folder is not None:
             raise click.UsageError("--demo-folder goes with --demo")
-        serve(index_dir, museum, places=places, notify=_notice, **_given(options))
-        return
-    if museum is not None or places != ModelPlaces():
+        open_exhibition(index_dir, museum, places=places, notify=_notice, **_given(options))
+    elif museum is not None or places != ModelPlaces():
         raise click.UsageError("--demo has its own museum and models; leave out --museum and where models are")
-    from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415
-
-    drawn = demo_museum(demo_folder, device=options["device"], notify=_notice)
-    serve(drawn.index, drawn.museum, places=drawn.places, demo=True, notify=_notice, **_given(options))
+    else:
+        exhibit_demo(demo_folder, notify=_notice, **_given(options))
 
 
 @main.command()

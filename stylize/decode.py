@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from stylize.errors import ImageError
+from stylize.errors import ImageError, ImageSizeError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names of what is read; JPEG includes the several-picture JPEGs (MPO) of telephones, of which the first."""
@@ -103,8 +103,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8).copy()
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"the image is far too large; {_at_most(max_pixels)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the second where warnings raise
+        raise ImageSizeError(f"the image is far too large; {_at_most(max_pixels)}") from error
     except MemoryError as error:
         raise ImageError("there is not enough memory to decode the image") from error
     except Exception as error:
@@ -157,9 +157,9 @@ def _refuse_expensive(image: ImageFile.ImageFile, max_pixels: int) -> None:
     """Refuse what the header alone tells."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} is {width * height / 1e6:.0f} million pixels; {_at_most(max_pixels)}")
+        raise ImageSizeError(f"{width}x{height} is {width * height / 1e6:.0f} million pixels; {_at_most(max_pixels)}")
     if max(width, height) > MAX_SIDE:
-        raise ImageError(f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
+        raise ImageSizeError(f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
     if any(tile[0] == "bmp_rle" for tile in image.tile):
         raise ImageError("run-length encoded BMP is not read; save it as PNG")
     pieces = [tile[1] for tile in image.tile if tile[1] is not None]

@@ -5,6 +5,10 @@ class ImageError(ValueError):
     """One image cannot be used; the message says why."""
 
 
+class ImageSizeError(ImageError):
+    """One image has more pixels than may be decoded."""
+
+
 class WeightsError(ValueError):
     """A weights file cannot be used; the message names the file and what to give instead."""
 

@@ -153,11 +153,15 @@ class Index:
             IndexError: there is no such item.
             InputError: the picture is not where it was, or cannot be decoded.
         """
+        return cover(self.picture(item), *self.size)
+
+    def picture(self, item: int) -> npt.NDArray[np.uint8]:
+        """Read the picture of an item, as large as it is: uint8 [H, W, 3], RGB; raises as `thumbnail`."""
         at = range(len(self))[item]
         source = self.sources[int(self.source_numbers[at])]
         locator = self.gallery.table[LOCATOR][at].as_py()
         try:
-            return cover(decode_image(source.read(locator)), *self.size)
+            return decode_image(source.read(locator))
         except (ImageError, OSError) as error:
             raise InputError(
                 f'the picture "{locator}" in "{source.root}" cannot be read any more ({error}); put it back, or make '

@@ -16,15 +16,16 @@ from pipeline.retrieval import explanation, scoring
 from pipeline.retrieval.attribute_filter import allowed_items
 from pipeline.retrieval.exact_search import ExactSearch
 from pipeline.retrieval.explanation import Explanation
-from pipeline.retrieval.face_set import ID, IDENTITY, SOURCE_ID
+from pipeline.retrieval.face_set import ID
 from pipeline.retrieval.faiss_search import FaissSearch
 from pipeline.retrieval.feedback_session import FeedbackSession
 from pipeline.retrieval.feedback_settings import FeedbackSettings
 from pipeline.retrieval.index import Index, open_index
 from pipeline.retrieval.query_photo import read_photo
+from pipeline.retrieval.ranking import attribute_names, ranked_hits
 from pipeline.retrieval.retrieval_model import Crop, Description, ModelPlaces, RetrievalModel, open_retrieval_model
 from pipeline.retrieval.scoring import WEIGHT
-from pipeline.retrieval.search_result import Hit, SearchResult
+from pipeline.retrieval.search_result import SearchResult
 from pipeline.training.attribute_heads import binarise
 from pipeline.training.device import training_device
 from stylize.precision import convolution_precision
@@ -99,12 +100,13 @@ def search(
     if both := sorted({*liked} & {*unliked}):
         raise InputError(f"{_id(index, both[0])} is both liked and unliked; leave it out of one of the two")
     photograph = read_photo(photo, index.size, head=head)
-    model = _model(index, places, chosen)
-    query = _described(model, photograph, photo)
+    model = open_model_of(index, places, chosen)
+    query = describe_photo(model, photograph, os.fspath(photo))
     bits = binarise(query.probabilities)
 
     settings: FeedbackSettings | None = None
-    similarities: Tensor | None = None
+    session: FeedbackSession | None = None
+    searcher: ExactSearch | FaissSearch | None = None
     if liked or unliked:
         settings, engine = feedback or FeedbackSettings(), "exact"
         session = FeedbackSession(gallery.embeddings, query.embeddings[0], settings)
@@ -112,26 +114,12 @@ def search(
         allowed &= session.remaining
         if not allowed.any():
             raise InputError("every face that is left was judged; keep judged faces in the ranking, or judge fewer")
-        similarities = session.similarities().cpu()
-        found = _ranked(similarities, gallery.bits, bits, weight, allowed, k)
     else:
         vectors = scoring.gallery_vectors(gallery.embeddings, gallery.bits)
-        top = _searcher(vectors, engine, bits.shape[1], weight, index.path).top_k(
-            scoring.query_vectors(query.embeddings, bits, weight), k, allowed
-        )
-        found = top.items[0].tolist()
-
-    hits: list[Hit] = []
-    for item in found:
-        wanted = len(hits) < explain
-        why = _explained(model, photograph, index, item, weight) if wanted else None
-        if similarities is None:
-            similarity = float(query.embeddings[0].double() @ gallery.embeddings[item].double())
-        else:
-            similarity = float(similarities[item])
-        if settings is None or settings.measure == "cosine":
-            similarity = min(max(similarity, -1.0), 1.0)  # unit rows of float32 are longer than 1 by a rounding
-        hits.append(_hit(index, bits[0], len(hits) + 1, item, similarity, weight, why))
+        searcher = _searcher(vectors, engine, bits.shape[1], weight, index.path)
+    hits = ranked_hits(index, query, k=k, weight=weight, allowed=allowed, searcher=searcher, session=session)
+    for at, hit in enumerate(hits[:explain]):
+        hits[at] = dataclasses.replace(hit, explanation=_explained(model, photograph, index, hit.item, weight))
     return SearchResult(
         photo=os.fspath(photo),
         picture=photograph.permute(1, 2, 0).contiguous().numpy(),
@@ -148,7 +136,7 @@ def search(
         unliked=tuple(_id(index, item) for item in unliked),
         feedback=settings,
         attributes=index.attributes,
-        seen=_names(index, bits[0]),
+        seen=attribute_names(index, bits[0]),
         untrained=index.untrained,
         hits=tuple(hits),
         thumbnail=index.thumbnail,
@@ -172,8 +160,18 @@ def _id(index: Index, item: int) -> str:
     return name
 
 
-def _model(index: Index, places: ModelPlaces | None, device: torch.device) -> RetrievalModel:
-    """Load the model of an index; InputError for another one, or if it is not where it was."""
+def open_model_of(index: Index, places: ModelPlaces | None, device: torch.device) -> RetrievalModel:
+    """Load the model of an index.
+
+    Args:
+        index: which remembers where its model was.
+        places: where the model is now, as for `search`.
+        device: where to.
+
+    Raises:
+        InputError: it is another model, or not where it was.
+        RunError: a file of it is damaged.
+    """
     known = index.places
     given = {} if places is None else dataclasses.asdict(places)
     moved = {name: value for name, value in given.items() if value is not None and name != "seed"}
@@ -191,13 +189,22 @@ def _model(index: Index, places: ModelPlaces | None, device: torch.device) -> Re
     return model
 
 
-def _described(model: RetrievalModel, photograph: Tensor, photo: str | os.PathLike[str]) -> Description:
-    """Describe the photograph, onto the CPU."""
+def describe_photo(model: RetrievalModel, photograph: Tensor, name: str) -> Description:
+    """Describe one photograph, onto the CPU.
+
+    Args:
+        model: in evaluation mode.
+        photograph: uint8 [3, H, W], RGB.
+        name: of it, for the error.
+
+    Raises:
+        RunError: the embedding is not finite.
+    """
     device = next(model.parameters()).device
     with torch.no_grad(), convolution_precision("fp32"):
         embeddings, probabilities = (part.cpu() for part in model.real(photograph[None].to(device)))
     if not (embeddings.isfinite().all() and probabilities.isfinite().all()):
-        raise RunError(f'the embedding of "{os.fspath(photo)}" is not finite; are these the weights of the network?')
+        raise RunError(f'the embedding of "{name}" is not finite; are these the weights of the network?')
     return Description(embeddings, probabilities)
 
 
@@ -213,52 +220,6 @@ def built_for(weight: float) -> float:
     What is built for one λ misses no more with another one near it (tests/test_faiss_search.py: 0.2 serves 0 to 1).
     """
     return WEIGHT if weight <= 1 else float(10 ** math.ceil(math.log10(weight)))
-
-
-def _ranked(  # noqa: PLR0917
-    similarities: Tensor, gallery: Tensor, query: Tensor, weight: float, allowed: Tensor, k: int
-) -> list[int]:
-    """Return the k best items by s_i as it is now.
-
-    As `exact_search` has it, what ranks is rounded to float32, so that equal items are equal, and of equals the lower
-    index comes first.
-    """
-    products = similarities
-    if weight:
-        products = products + weight * (2 * scoring.attribute_scores(query, gallery) - 1)
-    items = allowed.nonzero()[:, 0]
-    best = products[items].float().sort(descending=True, stable=True)
-    chosen: list[int] = items[best.indices[:k]].tolist()
-    return chosen
-
-
-def _hit(  # noqa: PLR0917
-    index: Index,
-    bits: Tensor,
-    rank: int,
-    item: int,
-    similarity: float,
-    weight: float,
-    why: Explanation | None,
-) -> Hit:
-    row = index.gallery.table.slice(item, 1).select([ID, SOURCE_ID, IDENTITY]).to_pylist()[0]
-    own = binarise(index.gallery.probabilities[item])
-    agreement = float(scoring.attribute_scores(bits, own)) if index.attributes else None
-    identity_score = (1 + similarity) / 2
-    return Hit(
-        rank=rank,
-        item=item,
-        **row,
-        score=identity_score + weight * (agreement or 0.0),
-        identity_score=identity_score,
-        attribute_score=agreement,
-        differing=_names(index, bits != own),
-        explanation=why,
-    )
-
-
-def _names(index: Index, chosen: Tensor) -> tuple[str, ...]:
-    return tuple(name for name, yes in zip(index.attributes, chosen.tolist(), strict=True) if yes)
 
 
 def _explained(model: RetrievalModel, photograph: Tensor, index: Index, item: int, weight: float) -> Explanation:
