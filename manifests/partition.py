@@ -1,10 +1,18 @@
 """Which samples a rank and its workers read in an epoch: disjoint, of equal count, and seeded.
 
-All samples of a split stand in one order, which depends on (seed, epoch) and never on the number of ranks or workers.
-Ranks take consecutive stretches of this order, workers consecutive stretches of their rank's. So every process computes
-its part alone, and reads whole row groups except at the two ends of its stretch.
+All samples stand in one order, which depends on (seed, epoch) and never on the number of ranks or workers. Two ways to
+deal it out:
+
+*In turns* (`rank_batches`): the order is cut into steps of ``world_size x batch_size`` samples, of which rank r takes
+the r-th batch; workers take their rank's batches in turns, which is how a DataLoader asks for them. What has been
+delivered is then always a beginning of the order, one number, and the samples of a step are the same for any ranks and
+workers of the same product. Every process reads parts of every row group.
+
+*In stretches* (`rank_stretch`, `worker_stretch`): ranks take consecutive stretches of the order, workers consecutive
+stretches of their rank's. Every process reads whole row groups except at the two ends of its stretch.
 """
 
+import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -40,30 +48,80 @@ def worker_stretch(positions: range, worker: int, workers: int) -> range:
     return positions[start : start + each + (worker < longer)]
 
 
-def stretch_rows(
-    row_groups: Sequence[int], positions: range, *, seed: int | None, epoch: int, window: int
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield the (row group, row) pairs at ``positions`` of the epoch's order, one list per window of row groups.
+def rank_batches(
+    total: int, rank: int, world_size: int, remainder: Remainder, *, batch_size: int, start: int = 0
+) -> Iterator[range]:
+    """Yield the batches of one rank, as positions in the order of ``total`` samples, from position ``start`` on.
 
-    ``row_groups`` are the row counts of the row groups in file order. A seeded order shuffles the row groups, cuts them
-    into windows of ``window`` groups, and shuffles the rows of each window; a reader therefore holds so many groups at
-    most. ``seed`` None keeps the order of the files. Positions past the end begin again at 0.
+    All batches have ``batch_size`` positions but the last, for which the ranks share what is left as `rank_stretch`
+    has it; positions that run past the end are meant modulo ``total``. Over the epoch a rank gets as many samples as
+    `rank_stretch` would give it. ValueError as there.
     """
-    total = sum(row_groups)
-    if not total or not positions:
-        return
-    groups = np.arange(len(row_groups)) if seed is None else _generator(seed, epoch).permutation(len(row_groups))
-    windows = [groups[start : start + window].tolist() for start in range(0, len(groups), window)]
-    ends = list(itertools.accumulate(sum(row_groups[group] for group in groups) for groups in windows))
-    for lap in range(positions.start // total, (positions.stop - 1) // total + 1):
-        for number, (members, end) in enumerate(zip(windows, ends, strict=True)):
-            start = lap * total + (ends[number - 1] if number else 0)
-            first, last = max(positions.start - start, 0), min(positions.stop, lap * total + end) - start
-            if first < last:
-                rows = [(group, row) for group in members for row in range(row_groups[group])]
-                if seed is not None:
-                    rows = [rows[position] for position in _generator(seed, epoch, number).permutation(len(rows))]
-                yield rows[first:last]
+    step = world_size * batch_size
+    steps = (total - start) // step
+    left = start + steps * step
+    last = rank_stretch(total - left, rank, world_size, remainder)
+    for number in range(steps):
+        first = start + number * step + rank * batch_size
+        yield range(first, first + batch_size)
+    if last:
+        yield range(left + last.start, left + last.stop)
+
+
+def position_after(total: int, start: int, delivered: int, world_size: int, batch_size: int) -> int:
+    """Return from which position `rank_batches` goes on when every rank has got ``delivered`` samples since ``start``.
+
+    ValueError unless that is a number of whole batches which the epoch has.
+    """
+    position = start + delivered * world_size
+    if delivered % batch_size or position > total:
+        raise ValueError(
+            f"{delivered} samples delivered are neither whole batches of {batch_size} nor all that there are"
+        )
+    return position
+
+
+class EpochOrder:
+    """The order of all samples in one epoch: position → (row group, row).
+
+    A seeded order shuffles the row groups, cuts them into windows of ``window`` groups, and shuffles the rows of each
+    window; who reads it through holds so many groups at most. Without a seed it is the order of the files. Building one
+    costs a permutation of the row groups; beginning anywhere in it costs nothing more.
+
+    Attributes:
+        total: number of samples.
+    """
+
+    def __init__(self, row_groups: Sequence[int], *, seed: int | None, epoch: int, window: int) -> None:
+        """Take the row counts of the row groups in file order; ``seed`` None keeps that order."""
+        self._row_groups = row_groups
+        self._seed, self._epoch = seed, epoch
+        count = len(row_groups)
+        groups = range(count) if seed is None else _generator(seed, epoch).permutation(count).tolist()
+        self._windows = [groups[first : first + window] for first in range(0, count, window)]
+        self._ends = list(itertools.accumulate(sum(row_groups[group] for group in groups) for groups in self._windows))
+        self._shuffled: tuple[int, list[tuple[int, int]]] | None = None
+        self.total = self._ends[-1] if self._ends else 0
+
+    def rows(self, positions: range) -> Iterator[tuple[int, int]]:
+        """Yield (row group, row) at consecutive positions; those past the end begin again at 0."""
+        position = positions.start
+        while position < positions.stop and self.total:
+            lap, place = divmod(position, self.total)
+            window = bisect.bisect_right(self._ends, place)
+            first = self._ends[window - 1] if window else 0
+            rows = self._window(window)[place - first : positions.stop - lap * self.total - first]
+            yield from rows
+            position += len(rows)
+
+    def _window(self, number: int) -> list[tuple[int, int]]:
+        if self._shuffled is None or self._shuffled[0] != number:
+            rows = [(group, row) for group in self._windows[number] for row in range(self._row_groups[group])]
+            if self._seed is not None:
+                permutation = _generator(self._seed, self._epoch, number).permutation(len(rows))
+                rows = [rows[position] for position in permutation.tolist()]
+            self._shuffled = number, rows
+        return self._shuffled[1]
 
 
 def _generator(seed: int, *parts: int) -> np.random.Generator:

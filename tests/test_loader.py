@@ -1,32 +1,28 @@
-"""Loader: samples that collate, and partitions that are disjoint, equal and complete up to the remainder."""
+"""Loader: samples that collate, filters, splits, and streams over ranks and workers."""
 
 import io
 import itertools
 import pickle
-import warnings
-from collections import Counter
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, DistributedSampler
 
-from manifests import shard
+from manifests import loader, shard
 from manifests.attributes import ATTRIBUTES
 from manifests.errors import InputError, RunError
 from manifests.loader import COLUMNS, ProxyDataset, ProxyStream
-from manifests.partition import rank_stretch, stretch_rows, worker_stretch
 from manifests.row_groups import RowGroups
+from manifests.run import RunDirectory
+from manifests.shard_rewrite import read_shard, replace_shard
 from tests.small_run import HEIGHT, MIXED, WIDTH, picture, row, write_run
 
 TRAIN_IDS = [f"{number:06d}.jpg" for number, status in enumerate(MIXED["train"]) if status == "accepted"]
 FACES = 23
-WORKERS = {"fork": 2, "spawn": 1}  # a spawned worker spends seconds on importing torch
 ALL_IDS = [f"{number:06d}.jpg" for number in range(FACES)]
 
 
@@ -103,6 +99,93 @@ def test_wrong_use(run, tmp_path):
         ProxyDataset(tmp_path / "nothing")
     with pytest.raises(ValueError, match="cached_groups"):
         ProxyDataset(run, cached_groups=0)
+    with pytest.raises(InputError, match=r"no split 'val'"):
+        ProxyDataset(run, split=["train", "val"])
+
+
+def test_several_splits_in_the_order_of_the_run(run):
+    def ids_of(split):
+        dataset = ProxyDataset(run, split=split, columns=["image_id"])
+        return ids(dataset[index] for index in range(len(dataset)))
+
+    assert ids_of(["test", "train"]) == ids_of("train") + ids_of("test")
+    assert len(ProxyStream(run, split=("train", "valid", "test"))) == len(TRAIN_IDS) + 3 + 1
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+FILTERS: dict[str, tuple[Any, Any]] = {
+    "all of a list": (
+        [("loss", ">", 14.0), ("identity", "!=", 4)],
+        lambda sample: sample["loss"] > 14 and sample["identity"] not in (4, -1),
+    ),
+    "an attribute": ([("Smiling", "==", True)], lambda sample: sample["Smiling"] == 1),
+    "either list": (
+        [[("image_id", "in", ["000002.jpg", "000004.jpg"])], [("loss", "<", 11)]],
+        lambda sample: sample["image_id"] in ("000000.jpg", "000002.jpg", "000004.jpg"),
+    ),
+    "nothing": ([("loss", "<", 0)], lambda sample: False),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters(run, name):
+    filters, meets = FILTERS[name]
+    columns = ["image_id", "loss", "identity", "Smiling", "image"]
+    everything = [sample for sample in ProxyStream(run, columns=columns) if meets(sample)]
+    dataset = ProxyDataset(run, columns=columns, filters=filters)
+    found = [dataset[index] for index in range(len(dataset))]
+    assert ids(found) == ids(everything)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(found, everything, strict=True))
+    assert ids(ProxyStream(run, columns=["image_id"], filters=filters)) == ids(everything)
+    assert bool(found) == (name != "nothing")
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [("loss", "<")],
+        [("loss", "~", 3)],
+        [("loss", "<", "many")],
+        [("genre", "==", "x")],
+        [("image", "==", 1)],
+        [],
+        "loss < 3",
+        [3],
+        ("loss", "<", 3),
+    ],
+)
+def test_filters_that_make_no_sense(run, filters):
+    with pytest.raises(ValueError, match="filters"):
+        ProxyDataset(run, filters=filters)
+
+
+def test_a_broken_image_is_named_under_filters_too(tmp_path):
+    write_run(tmp_path, {"train": ["accepted"] * 3})
+    path = tmp_path / "data" / "train-00000-of-00001.parquet"
+    path.write_bytes(path.read_bytes().replace(b"\x89PNG", b"\x00PNG"))
+    with pytest.raises(RunError, match=r"row 2: image cannot be decoded"):
+        ProxyDataset(tmp_path, filters=[("loss", ">", 12)])[0]
+
+
+# --- a shard that is replaced ---------------------------------------------------------------------
+
+
+def test_a_shard_replaced_meanwhile_is_noticed(tmp_path):
+    write_run(tmp_path, {"train": ["accepted"] * 6}, shard_size=3)
+    dataset = ProxyDataset(tmp_path, columns=["image_id"])
+    stream = ProxyStream(tmp_path, columns=["image_id"])
+    assert dataset[0]["image_id"] == "000000.jpg"
+    run = RunDirectory.open(tmp_path)
+    committed = read_shard(run, list(run.planned())[1])
+    rejected = row(4, status="rejected")
+    replace_shard(run, committed, [committed.rows[0], rejected, committed.rows[2]])
+    assert dataset[1]["image_id"] == "000001.jpg"
+    for read in (lambda: dataset[3], lambda: list(stream)):
+        with pytest.raises(RunError, match=r"data/train-00001-of-00002.parquet has been replaced .* anew"):
+            read()
+    assert len(list(ProxyStream(tmp_path))) == 5
 
 
 def test_unfinished_run_must_be_asked_for(tmp_path):
@@ -157,8 +240,8 @@ def test_object_store(many):
 def test_map_style_in_worker_processes(many):
     dataset = ProxyDataset(many)
     dataset[3]  # handles opened here must not leak into the workers
-    loader = DataLoader(dataset, batch_size=5, num_workers=2, multiprocessing_context="fork")
-    batches = list(loader)
+    batched = DataLoader(dataset, batch_size=5, num_workers=2, multiprocessing_context="fork")
+    batches = list(batched)
     assert list(itertools.chain.from_iterable(batch["image_id"] for batch in batches)) == ALL_IDS
     assert batches[0]["image"].shape == (5, 3, HEIGHT, WIDTH)
     assert batches[0]["attributes"].shape == (5, len(ATTRIBUTES))
@@ -218,27 +301,12 @@ def test_stream_refuses_nonsense(many):
         {"remainder": "keep"},
         {"seed": -1},
         {"window": 0},
+        {"batch_size": 0},
     ):
-        with pytest.raises(ValueError, match=r"rank|remainder|seed"):
+        with pytest.raises(ValueError, match=r"rank|remainder|seed|batch_size"):
             ProxyStream(many, **arguments)
     with pytest.raises(ValueError, match="epoch"):
         ProxyStream(many).set_epoch(-1)
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_epochs_reach_persistent_workers(many, method):
-    stream = ProxyStream(many, columns=["image_id"], shuffle=True, window=2, rank=1, world_size=2)
-    loader = DataLoader(stream, 4, num_workers=WORKERS[method], persistent_workers=True, multiprocessing_context=method)
-    for epoch in (0, 1):
-        stream.set_epoch(epoch)
-        alone = ProxyStream(many, columns=["image_id"], shuffle=True, window=2, rank=1, world_size=2)
-        alone.set_epoch(epoch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            seen = list(itertools.chain.from_iterable(batch["image_id"] for batch in loader))
-        assert sorted(seen) == sorted(ids(alone))
-        assert len(seen) == len(stream) == 11
-    del loader
 
 
 def test_rank_comes_from_torch_distributed(many, monkeypatch):
@@ -253,80 +321,16 @@ def test_rank_comes_from_torch_distributed(many, monkeypatch):
     assert ids(stream) == ALL_IDS
 
 
-def test_stream_holds_a_window_at_most(many):
-    stream = ProxyStream(many, shuffle=True, window=2)
-    for _ in stream:
-        assert len(stream._reader._cache) <= 2
-
-
-# --- the arithmetic -------------------------------------------------------------------------------
-
-shards = st.lists(st.integers(1, 12), max_size=12)
-worlds = st.integers(1, 6)
-
-
-def parts(row_groups, ranks, workers, remainder, **order):
-    """What every worker of every rank reads."""
-    return [
-        [
-            list(
-                itertools.chain.from_iterable(
-                    stretch_rows(
-                        row_groups,
-                        worker_stretch(rank_stretch(sum(row_groups), rank, ranks, remainder), worker, workers),
-                        **order,
-                    )
-                )
-            )
-            for worker in range(workers)
-        ]
-        for rank in range(ranks)
-    ]
-
-
-orders = st.fixed_dictionaries(
-    {"seed": st.none() | st.integers(0, 9), "epoch": st.integers(0, 3), "window": st.integers(1, 4)}
-)
-
-
-@settings(deadline=None)
-@given(shards, worlds, worlds, st.sampled_from(["drop", "pad", "uneven"]), orders)
-def test_partition(row_groups, ranks, workers, remainder, order):
-    read = parts(row_groups, ranks, workers, remainder, **order)
-    everything = [(group, at) for group, rows in enumerate(row_groups) for at in range(rows)]
-    counts = [sum(map(len, rank)) for rank in read]
-    worker_counts = [[len(worker) for worker in rank] for rank in read]
-    times = Counter(itertools.chain.from_iterable(itertools.chain.from_iterable(read)))
-    assert set(times) <= set(everything)
-    for rank in worker_counts:
-        assert max(rank) - min(rank) <= 1
-    if remainder == "drop":
-        assert set(counts) == {len(everything) // ranks}
-        assert set(times.values()) <= {1}
-        assert len(everything) - len(times) == len(everything) % ranks
-    elif remainder == "pad":
-        assert set(counts) == {-(-len(everything) // ranks)}
-        assert set(times) == set(everything)
-        assert not times or max(times.values()) - min(times.values()) <= 1
-    else:
-        assert max(counts) - min(counts) <= 1
-        assert times == Counter(everything)
-    if remainder != "uneven":
-        assert all(rank == worker_counts[0] for rank in worker_counts)
-
-
-@settings(deadline=None)
-@given(shards, worlds, worlds, st.integers(0, 9), st.integers(0, 9))
-def test_order_does_not_depend_on_ranks_or_workers(row_groups, ranks, workers, seed, epoch):
-    def order(ranks, workers):
-        read = parts(row_groups, ranks, workers, "uneven", seed=seed, epoch=epoch, window=3)
-        return list(itertools.chain.from_iterable(itertools.chain.from_iterable(read)))
-
-    assert order(ranks, workers) == order(1, 1)
-
-
-@settings(deadline=None)
-@given(shards, st.integers(0, 9), st.integers(1, 4))
-def test_windows_bound_what_is_held(row_groups, seed, window):
-    for piece in stretch_rows(row_groups, range(sum(row_groups)), seed=seed, epoch=0, window=window):
-        assert len({group for group, _ in piece}) <= window
+def test_stream_holds_a_window_or_what_it_may_at_most(many, monkeypatch):
+    whole = ProxyStream(many, shuffle=True, window=2)
+    list(whole)
+    assert len(whole._reader._cache) == len(whole._groups.rows)  # small enough to be kept for the next epoch
+    for cached_bytes in (0, 10_000):
+        monkeypatch.setattr(loader, "_CACHED_BYTES", cached_bytes)
+        stream = ProxyStream(many, shuffle=True, window=2)
+        held = []
+        for _ in stream:
+            cache = stream._reader._cache.values()
+            held.append(len(cache))
+            assert len(cache) <= 2 or sum(values["image"].nbytes for values in cache) <= cached_bytes
+        assert (max(held) > 2) == (cached_bytes > 0)
