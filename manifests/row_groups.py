@@ -159,7 +159,7 @@ class _Condition:
     def parse(cls, filters: Filters) -> "_Condition":
         filterable = [name for name in DATA_SCHEMA.names if name != schema.IMAGE]
         try:
-            either = [filters] if isinstance(filters[0][0], str) else filters
+            either: Sequence[Any] = [filters] if isinstance(filters[0][0], str) else filters
             columns = tuple(dict.fromkeys(column for every in either for column, _, _ in every))
             expression = pq.filters_to_expression([list(map(tuple, every)) for every in either])
         except (TypeError, ValueError, IndexError, KeyError, pa.ArrowException) as error:
