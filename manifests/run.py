@@ -143,6 +143,17 @@ class RunDirectory:
         names = (ShardName.parse(entry) for entry in self.entries(MANIFEST_FOLDER) if entry.endswith(".parquet"))
         return {name for name in names if name is not None}
 
+    def is_committed(self, name: ShardName) -> bool:
+        """Whether this shard's manifest file exists: what a run of any size costs the same to ask; RunError."""
+        self.fs.invalidate_cache(self.path(MANIFEST_FOLDER))
+        try:
+            self.fs.info(self.path(name.manifest_file))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise RunError(f"cannot look for {self.path(name.manifest_file)}: {error.strerror or error}") from error
+        return True
+
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the run's lock meanwhile: whoever replaces a committed shard, or takes the journal away, has it."""
         return locked(self.fs, self.path(RUN_FILE))

@@ -74,24 +74,18 @@ def read_status(run: str | os.PathLike[str] | RunDirectory) -> RunStatus:
     for name, positions in planned.items():
         faces_planned[name.split] += len(positions)
     attempts: Counter[int] = Counter()
-    retries = unusable = 0
+    unusable = 0
     losses: list[npt.NDArray[np.float64]] = []
     unreadable: list[str] = []
     with ThreadPoolExecutor(_READERS) as pool:
-        for name, table in zip(shards, pool.map(lambda name: _read(run, name), shards), strict=True):
-            if isinstance(table, str):
-                unreadable.append(table)
+        for name, shard in zip(shards, pool.map(lambda name: _count(run, name), shards), strict=True):
+            if isinstance(shard, str):
+                unreadable.append(shard)
                 continue
-            faces[name.split].update(table[schema.STATUS].to_pylist())
-            accepted = pc.equal(table[schema.STATUS], ACCEPTED)
-            losses.append(table[schema.LOSS].filter(accepted).drop_null().to_numpy())
-            tried = table[schema.ATTEMPTS].combine_chunks()
-            lengths = pc.fill_null(pc.list_value_length(tried), 0).to_pylist()
-            attempts.update(lengths)
-            retries += sum(max(length - 1, 0) for length in lengths)
-            errors = pc.struct_field(tried.flatten(), schema.ERROR)
-            struck = pc.fill_null(pc.starts_with(errors, schema.STRUCK), False)
-            unusable += len(errors) - errors.null_count - pc.sum(struck).as_py() if len(errors) else 0
+            faces[name.split].update(shard.faces)
+            attempts.update(shard.attempts)
+            unusable += shard.unusable
+            losses.append(shard.losses)
     return RunStatus(
         url=run.url,
         fingerprint=str(run.content.get("fingerprint", "")),
@@ -100,19 +94,41 @@ def read_status(run: str | os.PathLike[str] | RunDirectory) -> RunStatus:
         faces_planned=dict(faces_planned),
         faces={split: dict(counts) for split, counts in faces.items()},
         attempts=dict(sorted(attempts.items())),
-        retries=retries,
+        retries=sum((number - 1) * count for number, count in attempts.items() if number),
         unusable=unusable,
         loss=_quantiles(np.concatenate(losses) if losses else np.empty(0)),
         unreadable=tuple(unreadable),
     )
 
 
-def _read(run: RunDirectory, name: ShardName) -> pa.Table | str:
+@dataclass(frozen=True, eq=False)
+class _ShardCounts:
+    """What `RunStatus` says, of one shard; `losses` are the accepted ones."""
+
+    faces: Mapping[str, int]
+    attempts: Mapping[int, int]
+    unusable: int
+    losses: npt.NDArray[np.float64]
+
+
+def _count(run: RunDirectory, name: ShardName) -> _ShardCounts | str:
+    """Count one shard's faces, or say why that cannot be done. Small results: there may be thousands of shards."""
     try:
         with run.parquet(name.manifest_file) as file:
-            return file.read(columns=list(_COLUMNS), use_threads=False)
+            table = file.read(columns=list(_COLUMNS), use_threads=False)
     except (OSError, pa.ArrowException, KeyError) as error:
         return f"{name.manifest_file} cannot be read ({error}); delete it and run the build again."
+    accepted = pc.equal(table[schema.STATUS], ACCEPTED)
+    tried = table[schema.ATTEMPTS].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(tried), 0).to_numpy(zero_copy_only=False)
+    errors = pc.struct_field(tried.flatten(), schema.ERROR).drop_null()
+    struck = pc.sum(pc.starts_with(errors, schema.STRUCK)).as_py() or 0
+    return _ShardCounts(
+        faces={entry["values"]: entry["counts"] for entry in pc.value_counts(table[schema.STATUS]).to_pylist()},
+        attempts={number: count for number, count in enumerate(np.bincount(lengths).tolist()) if count},
+        unusable=len(errors) - struck,
+        losses=table[schema.LOSS].filter(accepted).drop_null().to_numpy(),
+    )
 
 
 def _quantiles(losses: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -31,11 +31,15 @@ def draws(seed: int, image_id: str, catalogue_size: int, count: int) -> list[int
         raise ValueError(f"count must not be negative, not {count}")
     # surrogatepass: file names that are not UTF-8 reach us as lone surrogates.
     face = image_id.encode("utf-8", "surrogatepass")
+    # The client does this while a worker waits: what the messages share is digested once.
+    digest_seed = blake2b(b"%d:" % seed, digest_size=16, person=_PERSON).copy
+    end = b":" + face
+    wanted = min(count, catalogue_size)
     chosen: dict[int, None] = {}
     counter = 0
-    while len(chosen) < min(count, catalogue_size):
-        message = b"%d:%d:%s" % (seed, counter, face)
-        digest = blake2b(message, digest_size=16, person=_PERSON).digest()
-        chosen.setdefault(int.from_bytes(digest, "big") % catalogue_size)
+    while len(chosen) < wanted:
+        state = digest_seed()
+        state.update(b"%d%b" % (counter, end))
+        chosen[int.from_bytes(state.digest(), "big") % catalogue_size] = None
         counter += 1
     return list(chosen)

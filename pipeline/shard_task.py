@@ -79,7 +79,7 @@ def run_shard(spec: ShardSpec, engine: Engine | None = None) -> ShardSummary:
     """
     run = open_run(spec)
     reporter = Reporter(spec.token, str(spec.name))
-    if spec.name in run.committed():
+    if run.is_committed(spec.name):
         remove_journal(run, spec.name)
         return ShardSummary(str(spec.name), {}, executed=False)
     faces = spec.faces[schema.IMAGE_ID].to_pylist()
@@ -87,7 +87,7 @@ def run_shard(spec: ShardSpec, engine: Engine | None = None) -> ShardSummary:
     # Hours may have passed. A committed shard must not be written again: on another device its pixels would differ from
     # the digests in the manifest between the two renames. And the folder may hold another run by now.
     check_same(spec, run)
-    if spec.name in run.committed():
+    if run.is_committed(spec.name):
         remove_journal(run, spec.name)
         return ShardSummary(str(spec.name), {}, executed=False)
     with writing(spec, run):

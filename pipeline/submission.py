@@ -75,6 +75,7 @@ def hand_out(
     deaths = _Deaths(journalled)
     hopeless = _Hopeless(if_hopeless)
     crew = Crew()
+    ready: dict[ShardName, Task] = {}  # the next one, made while the workers are at work
     last_worker = time.monotonic()
     while pending or flying:
         crew.update(worker_infos(client))
@@ -87,7 +88,7 @@ def hand_out(
             pending.appendleft(flying.pop(future).name)
         while pending and len(flying) < crew.slots:
             name = pending.popleft()
-            work = task(name)
+            work = ready.pop(name, None) or task(name)
             options: dict[str, Any] = {"resources": {"GPU": 1}} if crew.gpu else {}
             future = gate.submit(
                 client,
@@ -102,6 +103,8 @@ def hand_out(
             )
             flying[future] = _Flight(name, crew.only)
             submissions[name] += 1
+        if pending and pending[0] not in ready:
+            ready = {pending[0]: task(pending[0])}
         if flying:
             with contextlib.suppress(TimeoutError), client.as_current():
                 wait_for(list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
