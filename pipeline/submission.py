@@ -75,7 +75,7 @@ def hand_out(
     deaths = _Deaths(journalled)
     hopeless = _Hopeless(if_hopeless)
     crew = Crew()
-    ready: dict[ShardName, Task] = {}  # the next one, made while the workers are at work
+    tasks = _Tasks(task)
     last_worker = time.monotonic()
     while pending or flying:
         crew.update(worker_infos(client))
@@ -88,7 +88,7 @@ def hand_out(
             pending.appendleft(flying.pop(future).name)
         while pending and len(flying) < crew.slots:
             name = pending.popleft()
-            work = ready.pop(name, None) or task(name)
+            work = tasks.take(name)
             options: dict[str, Any] = {"resources": {"GPU": 1}} if crew.gpu else {}
             future = gate.submit(
                 client,
@@ -103,8 +103,7 @@ def hand_out(
             )
             flying[future] = _Flight(name, crew.only)
             submissions[name] += 1
-        if pending and pending[0] not in ready:
-            ready = {pending[0]: task(pending[0])}
+        tasks.prepare(pending)
         if flying:
             with contextlib.suppress(TimeoutError), client.as_current():
                 wait_for(list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
@@ -126,6 +125,21 @@ def hand_out(
                 progress.shard_done(summary.name, summary.counts, resumed=summary.resumed, poisoned=poisoned)
                 hopeless.check(summary)
     return hopeless.failed
+
+
+class _Tasks:
+    """Makes tasks, the next one while the workers are at work."""
+
+    def __init__(self, make: Callable[[ShardName], Task]) -> None:
+        self._make = make
+        self._ready: dict[ShardName, Task] = {}
+
+    def take(self, name: ShardName) -> Task:
+        return self._ready.pop(name, None) or self._make(name)
+
+    def prepare(self, pending: Sequence[ShardName]) -> None:
+        if pending and pending[0] not in self._ready:
+            self._ready = {pending[0]: self._make(pending[0])}
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def config_document(
         "idleSeconds": settings.idle_seconds,
         "maxUploadBytes": settings.max_upload_bytes,
         "k": settings.k,
+        "faces": len(gallery),
         "map": None
         if plan is None
         else {

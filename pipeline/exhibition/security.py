@@ -35,7 +35,7 @@ HEADERS: Final = {
     ),
     "Permissions-Policy": (
         "camera=(self), microphone=(), geolocation=(), accelerometer=(), gyroscope=(), magnetometer=(), payment=(), "
-        "usb=(), serial=(), bluetooth=(), midi=(), display-capture=(), browsing-topics=()"
+        "usb=(), serial=(), midi=(), display-capture=(), browsing-topics=()"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
