@@ -18,6 +18,7 @@ from starlette.routing import Route
 from manifests.errors import InputError
 from pipeline.exhibition.api import Api
 from pipeline.exhibition.api_error import ApiError
+from pipeline.exhibition.cookie import COOKIE
 from pipeline.exhibition.exhibition import Exhibition
 from pipeline.exhibition.gallery import Gallery
 from pipeline.exhibition.museum import Museum
@@ -25,7 +26,7 @@ from pipeline.exhibition.page import Messages, Page, config_document
 from pipeline.exhibition.photo import Detector
 from pipeline.exhibition.pictures import PictureCache
 from pipeline.exhibition.rate_limit import RateLimit
-from pipeline.exhibition.security import COOKIE, CsrfTokens, Guard, SameSite, error_response, new_visitor, visitor_of
+from pipeline.exhibition.security import CsrfTokens, Guard, SameSite, error_response, new_visitor, visitor_of
 from pipeline.exhibition.settings import ExhibitionSettings
 from pipeline.exhibition.static_files import StaticFiles
 

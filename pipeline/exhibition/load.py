@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from manifests.errors import InputError
 from manifests.faces import read_faces
-from pipeline.exhibition.security import COOKIE
+from pipeline.exhibition.cookie import COOKIE
 from pipeline.pairing import draws
 
 _ANSWER_SECONDS: Final = 10.0

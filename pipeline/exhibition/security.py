@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.exhibition.api_error import ApiError
+from pipeline.exhibition.cookie import COOKIE
 from pipeline.exhibition.rate_limit import RateLimit
 
-COOKIE: Final = "stylize_visitor"
 CSRF_HEADER: Final = "x-csrf-token"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
