@@ -95,7 +95,7 @@ def execute(
         with (
             EventLog(job.run, job.token) as events,
             contextlib.closing(_progress(job, quiet, events)) as progress,
-            marked(job.run, job.token),
+            marked(job.run, job.token) as restore,
             cluster_client(execution, notify) as client,
             performance_report(client, report, notify),
         ):
@@ -106,7 +106,7 @@ def execute(
                     client,
                     job.shards,
                     job.task,
-                    Gate(needs, attached),
+                    Gate(needs, attached, restore),
                     progress,
                     journalled=job.journalled,
                     if_hopeless=job.if_hopeless,

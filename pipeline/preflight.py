@@ -61,18 +61,32 @@ def requirements(spec: ShardSpec, *, attached: bool) -> Requirements:
 
 
 @contextlib.contextmanager
-def marked(run: RunDirectory, token: str) -> Iterator[None]:
+def marked(run: RunDirectory, token: str) -> Iterator[Callable[[], bool]]:
     """Keep a file in the run's journal meanwhile by which a worker knows that its OUT is this one.
+
+    Another client of the run that finds it complete takes the journal away, and this file with it. Yields a function
+    that puts it back then, and returns whether it had to.
 
     Raises:
         RunError: OUT cannot be written.
     """
+
+    def write() -> None:
+        try:
+            run.publish(_marker(token), token.encode())
+        except OSError as error:
+            raise RunError(f'"{redact(run.url)}" cannot be written: {error.strerror or error}') from error
+
+    def restore() -> bool:
+        run.fs.invalidate_cache(run.path(JOURNAL_FOLDER))
+        if run.fs.exists(run.path(_marker(token))):
+            return False
+        write()
+        return True
+
+    write()
     try:
-        run.publish(_marker(token), token.encode())
-    except OSError as error:
-        raise RunError(f'"{redact(run.url)}" cannot be written: {error.strerror or error}') from error
-    try:
-        yield
+        yield restore
     finally:
         with contextlib.suppress(OSError):
             run.fs.rm_file(run.path(_marker(token)))
@@ -159,10 +173,11 @@ class Gate:
     Args:
         needs: what a worker must have.
         thorough: as for `preflight`.
+        restore: as `marked` yields it. After a refusal it tells whether that was for want of the client's own file.
     """
 
-    def __init__(self, needs: Requirements, thorough: bool) -> None:
-        self._needs, self._thorough = needs, thorough
+    def __init__(self, needs: Requirements, thorough: bool, restore: Callable[[], bool] = lambda: False) -> None:
+        self._needs, self._thorough, self.restore = needs, thorough, restore
         self._versions = _ours()
 
     def submit(

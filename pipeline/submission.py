@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from stylize.errors import DeviceMemoryError, WeightsError
 
 POLL_SECONDS = 2.0
 NO_WORKER_SECONDS = 60.0
+RESULT_SECONDS = 30.0  # a paused worker keeps a result to itself
+UNFIT_SECONDS = 300.0  # after which a worker is tried again: what it lacked may be back
 # Of one shard whose workers die without leaving anything in its journal; Dask has tried several workers each time.
 RESUBMISSIONS = 2
 HOPELESS_FACES = 64  # failed without one success: the rest will fail, too
@@ -49,7 +51,8 @@ def hand_out(
     """Keep one shard in flight per worker until all are done; return how many faces failed, by reason.
 
     Bounded, because Dask switches its own queuing off for tasks with resources, and a worker that dies then takes
-    shards with it that it had not begun.
+    shards with it that it had not begun. Which worker takes a shard is Dask's choice. From twenty workers on it may
+    give two to one of several threads: workers of one thread are what this is made for (docs/clusters.md).
 
     From the moment that any worker declares a GPU, workers that declare one get all the work. If they all leave, the
     rest does not take over: it would be about a hundred times slower, and under precision "auto" compute in another
@@ -70,7 +73,7 @@ def hand_out(
             could go on with it among them.
     """
     pending = deque(shards)
-    flying: dict[Future, _Flight] = {}
+    flying: dict[Future, Flight] = {}
     submissions: Counter[ShardName] = Counter()
     deaths = _Deaths(journalled)
     hopeless = _Hopeless(if_hopeless)
@@ -79,14 +82,14 @@ def hand_out(
     last_worker = time.monotonic()
     while pending or flying:
         crew.update(worker_infos(client))
-        if crew.slots:
+        if crew.slots or crew.finishing:
             last_worker = time.monotonic()
         elif time.monotonic() - last_worker > NO_WORKER_SECONDS:
             raise RunError(crew.absence(NO_WORKER_SECONDS))
-        for future in [future for future, flight in flying.items() if crew.stranded(flight.workers)]:
+        for future in [future for future, flight in flying.items() if crew.stranded(flight)]:
             future.cancel()
             pending.appendleft(flying.pop(future).name)
-        while pending and len(flying) < crew.slots:
+        while pending and crew.free(flying.values()):
             name = pending.popleft()
             work = tasks.take(name)
             options: dict[str, Any] = {"resources": {"GPU": 1}} if crew.gpu else {}
@@ -101,7 +104,7 @@ def hand_out(
                 workers=crew.only,
                 **options,
             )
-            flying[future] = _Flight(name, crew.only)
+            flying[future] = Flight(name, crew.gpu, crew.only)
             submissions[name] += 1
         tasks.prepare(pending)
         if flying:
@@ -109,12 +112,10 @@ def hand_out(
                 wait_for(list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
         else:
             time.sleep(POLL_SECONDS)
-        for future in [future for future in flying if future.done()]:
-            name = flying.pop(future).name
-            summary = _result(future, name, deaths)
+        for name, summary in _landed(flying, deaths):
             if isinstance(summary, Unfit):
                 pending.appendleft(name)
-                if crew.refuse(summary):
+                if not gate.restore() and crew.refuse(summary):
                     progress.worker_refused(summary.worker, summary.sentence)
                     notify(f"{summary.sentence}; it gets no work meanwhile")
             elif summary is None:
@@ -143,9 +144,18 @@ class _Tasks:
 
 
 @dataclass(frozen=True)
-class _Flight:
+class Flight:
+    """A shard that was given out.
+
+    Attributes:
+        name: of the shard.
+        gpu: it asked for a GPU.
+        workers: the only ones that may take it; None where any may.
+    """
+
     name: ShardName
-    workers: list[str] | None
+    gpu: bool
+    workers: Sequence[str] | None = None
 
 
 class Crew:
@@ -153,55 +163,85 @@ class Crew:
 
     Attributes:
         gpu: shards ask for a GPU.
-        slots: how many shards the present workers can work on, one per GPU or one per worker.
+        slots: how many shards the present workers can work on, one per GPU or one per worker; one that Dask has paused
+            (for its memory) or that is closing takes none.
         only: addresses of the fit workers, while an unfit one is there, too; None while any may take a shard.
+        finishing: a worker that takes no more is still at work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.gpu = False
         self.slots = 0
         self.only: list[str] | None = None
+        self.finishing = False
+        self._clock = clock
         self._present: Mapping[str, Any] = {}
-        self._unfit: dict[str, Unfit] = {}
+        self._unfit: dict[str, tuple[Unfit, float]] = {}
         self._told: set[str] = set()
 
     def update(self, workers: Mapping[str, Any]) -> None:
         """Take the present workers, as `pipeline.cluster.worker_infos` has them."""
         self._present = workers
-        self._unfit = {address: unfit for address, unfit in self._unfit.items() if address in workers}
+        now = self._clock()
+        self._unfit = {
+            address: (unfit, since)
+            for address, (unfit, since) in self._unfit.items()
+            if address in workers and now - since < UNFIT_SECONDS
+        }
         self.gpu = self.gpu or any(map(gpus_of, workers.values()))
+        usable = {address: info for address, info in workers.items() if address not in self._unfit}
         fit = {
             address: gpus_of(info) if self.gpu else 1
-            for address, info in workers.items()
-            if address not in self._unfit and (gpus_of(info) or not self.gpu)
+            for address, info in usable.items()
+            if _takes_work(info) and (gpus_of(info) or not self.gpu)
         }
         self.slots = sum(fit.values())
         self.only = list(fit) if self._unfit and fit else None
+        self.finishing = any(
+            not _takes_work(info) and info.get("metrics", {}).get("executing", 0) for info in usable.values()
+        )
+
+    def free(self, flying: Iterable[Flight]) -> bool:
+        """Whether there is room for one more shard.
+
+        Shards that were given to workers without a GPU do not count once there are workers with one.
+        """
+        return sum(flight.gpu == self.gpu for flight in flying) < self.slots
 
     def refuse(self, unfit: Unfit) -> bool:
         """Give a worker no more shards; return whether its sentence is new."""
         new = unfit.sentence not in self._told
         self._told.add(unfit.sentence)
-        self._unfit[unfit.worker] = unfit
+        self._unfit[unfit.worker] = unfit, self._clock()
         self.update(self._present)
         return new
 
-    def stranded(self, workers: list[str] | None) -> bool:
-        """Whether a shard that these workers alone may take (None: any) waits for workers that have all left."""
-        return workers is not None and self.slots > 0 and self._present.keys().isdisjoint(workers)
+    def stranded(self, flight: Flight) -> bool:
+        """Whether a shard waits for workers that have all left, and that alone may take it, while there are others."""
+        return flight.workers is not None and self.slots > 0 and self._present.keys().isdisjoint(flight.workers)
 
     def absence(self, seconds: float) -> str:
         """Say who is missing, after so many seconds."""
         if self._unfit:
-            return next(iter(self._unfit.values())).sentence + f", and there has been no other for {seconds:.0f} s"
+            return next(iter(self._unfit.values()))[0].sentence + f", and there has been no other for {seconds:.0f} s"
         if not self._present:
             return f"all workers are gone, and none has come back for {seconds:.0f} s"
+        paused = [info for info in self._present.values() if not _takes_work(info)]
+        if paused and (not self.gpu or any(map(gpus_of, paused))):
+            return (
+                f"no worker has taken work for {seconds:.0f} s ({len(paused)} {paused[0]['status']}): Dask pauses "
+                "workers that come near their memory limit; start them with --memory-limit 0, or with more memory"
+            )
         rest = len(self._present)
         return (
             f"all workers with a GPU are gone, and none has come back for {seconds:.0f} s; {rest} without one "
             f"{'remains' if rest == 1 else 'remain'}, which would take about a hundred times as long, and may compute "
             "in another precision: start workers with a GPU again, or go on with what there is"
         )
+
+
+def _takes_work(info: Mapping[str, Any]) -> bool:
+    return bool(info.get("status", "running") == "running")
 
 
 @dataclass
@@ -221,12 +261,33 @@ class _Deaths:
         return self._in_vain[name] > RESUBMISSIONS
 
 
+class _NotYet(Exception):  # noqa: N818 - nothing is wrong
+    """A result is there, and its worker does not hand it out."""
+
+
+def _landed(flying: dict[Future, Flight], deaths: _Deaths) -> Iterator[tuple[ShardName, ShardSummary | Unfit | None]]:
+    """Take out what has come to its end, and return what came of it, see `_result`."""
+    for future in [future for future in flying if future.done()]:
+        flight = flying.pop(future)
+        try:
+            yield flight.name, _result(future, flight.name, deaths)
+        except _NotYet:
+            flying[future] = flight
+
+
 def _result(future: Future, name: ShardName, deaths: _Deaths) -> ShardSummary | Unfit | None:
-    """Return the summary of a finished task; None where the shard is to be submitted again."""
+    """Return the summary of a finished task; None where the shard is to be submitted again; _NotYet."""
     try:
-        result = future.result()
+        try:
+            result = future.result(timeout=RESULT_SECONDS)
+        except TimeoutError:
+            if future.status == "error":  # a time-out of the task's own
+                raise
+            raise _NotYet from None
         summary: ShardSummary | Unfit = Gate.refusal(result) or result
         return summary
+    except _NotYet:
+        raise
     except KilledWorker as error:
         if not deaths.too_many(name):
             return None

@@ -6,6 +6,7 @@ As text, because a function that is pickled by value is byte code, which crashes
 from typing import Any
 
 DISTRIBUTIONS = {"stylize": "stylize", "PyTorch": "torch"}
+CHECK_SECONDS = 120.0  # reading half a gigabyte of weights from a slow disk is within it
 
 
 def look() -> dict[str, Any]:
@@ -27,24 +28,49 @@ def look() -> dict[str, Any]:
 def checked(wanted: dict[str, str], check: bytes, task: bytes) -> Any:
     """Do a task if this worker is fit for it; else return {"unfit": why, "host": …, "versions": …, "worker": address}.
 
+    Not fit is also a worker on which our code cannot be imported, on which the check takes over `CHECK_SECONDS`
+    (storage hangs), or which cannot load the weights: the others go on.
+
     Args:
         wanted: versions, as `look` has them; where they differ, "unfit" is None.
         check: pickled (function, arguments) that returns what is wrong, or None.
         task: pickled (function, arguments), unpickled last.
     """
     import pickle  # noqa: PLC0415
+    import threading  # noqa: PLC0415
 
     import distributed  # noqa: PLC0415
 
     found = look()
-    if found["versions"] == wanted:
-        function, arguments = pickle.loads(check)
-        unfit = function(*arguments)
-        if unfit is None:
-            function, arguments = pickle.loads(task)
-            return function(*arguments)
-        found["unfit"] = unfit
-    else:
-        found["unfit"] = None
+    found["unfit"] = None
     found["worker"] = distributed.get_worker().address
-    return found
+    if found["versions"] != wanted:
+        return found
+    work = []
+    answers = []
+
+    def prepare() -> None:
+        try:
+            function, arguments = pickle.loads(check)
+            answers.append(function(*arguments))
+            work.append(pickle.loads(task))
+        except Exception as error:
+            said = (str(error).splitlines() or [""])[0]
+            answers[:] = [f"cannot run our code ({type(error).__name__}: {said})"]
+
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    thread.join(CHECK_SECONDS)
+    if thread.is_alive():
+        answers[:] = [f"has not answered within {CHECK_SECONDS:.0f} s; see whether storage that it waits for hangs"]
+    if answers[0] is not None:
+        found["unfit"] = answers[0]
+        return found
+    function, arguments = work[0]
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if type(error).__name__ != "WeightsError":
+            raise
+        found["unfit"] = f"cannot use the weights ({error})"
+        return found

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 REAL_ENGINE = shard_task.repaint_shard
 COMMANDS = (
     *("build", "status", "verify", "preview", "calibrate", "bench", "demo", "redraw"),
-    *("train", "backbones", "index", "search", "evaluate"),
+    *("train", "backbones", "index", "search", "evaluate", "faces", "exhibit"),
 )
 
 

@@ -1,6 +1,7 @@
 """A visit through the interface, from consent to being forgotten, against the library's own search."""
 
 import dataclasses
+import hashlib
 import io
 
 import numpy as np
@@ -399,6 +400,23 @@ def test_an_explanation(client, made, tmp_path):
     assert code(visitor.ask("GET", "/explanation", params={"face": item["face"]})) == (404, "not_found")
 
 
+def test_an_explanation_s_shares_are_of_the_ranking_that_is_shown(client):
+    visitor = Visitor(client)
+    before = {item["face"]: item for item in visitor.arrive()["items"]}
+    for face in [*before][:4]:
+        visitor.explained(face)
+    verdicts = {"like": [[*before][1]], "unlike": [[*before][5]]}
+    for path, document in (("/judgements", verdicts), ("/restart", None)):
+        shown = {item["face"]: item for item in visitor.ask("POST", path, json=document).json()["items"]}
+        common = [face for face in [*before][:4] if face in shown]
+        assert common
+        for face in common:
+            share = visitor.ask("GET", "/explanation", params={"face": face}).json()["identityShare"]
+            assert share == pytest.approx(shown[face]["identity"] / shown[face]["score"])
+        if document:
+            assert any(shown[face]["identity"] != pytest.approx(before[face]["identity"]) for face in common)
+
+
 def test_an_explanation_that_fails_can_be_asked_for_again(gallery, page, monkeypatch):
     with visiting(make_app(gallery, page, explanation_steps=2)) as client:
         visitor = Visitor(client)
@@ -443,7 +461,7 @@ def test_static_files(client):
         assert client.get(f"/static/{path}").status_code == 404
 
 
-def test_a_museum(gallery, page, tmp_path):
+def test_a_museum(gallery, page, tmp_path, caplog):
     whole = np.random.default_rng(1).integers(0, 256, (60, 40, 3), np.uint8)
     Image.fromarray(whole).save(tmp_path / "whole.png")
     hall = Room("hall", {"en": "Hall", "it": "Sala"}, 0.25, 0.5)
@@ -483,7 +501,10 @@ def test_a_museum(gallery, page, tmp_path):
         }
         assert Image.open(io.BytesIO(client.get(item["whole"]).content)).size == (40, 60)
         assert Image.open(io.BytesIO(client.get(item["picture"]).content)).size == (16, 20)
-        assert client.get(items["painter-2_work-2.png"]["whole"]).status_code == 404
+        for _ in range(3):  # the page then shows the face
+            assert client.get(items["painter-2_work-2.png"]["whole"]).status_code == 404
+        (told,) = [record.getMessage() for record in caplog.records if record.name == "stylize.exhibition"]
+        assert "gone.png" in told
         other = items["painter-2_work-3.png"]
         assert (other["work"]["room"], other["work"]["x"]) == (None, None)
         assert Image.open(io.BytesIO(client.get(other["whole"]).content)).size == (16, 20)
@@ -491,6 +512,24 @@ def test_a_museum(gallery, page, tmp_path):
         assert plan_answer.headers["content-type"] == "image/svg+xml"
         assert "script-src" not in plan_answer.headers["content-security-policy"]
         assert "sandbox" in plan_answer.headers["content-security-policy"]
+
+
+def test_browsers_keep_no_picture_of_another_index(gallery, page):
+    """Numbers of items mean other faces after a restart; what a browser has is shown only if it is the same picture."""
+    plans = [
+        FloorPlan(f"<svg id='{at}' xmlns='http://www.w3.org/2000/svg'/>".encode(), "image/svg+xml", 4, 2) for at in "ab"
+    ]
+    tags: list[str] = []
+    for plan in plans:
+        with visiting(make_app(gallery, page, Museum({"en": "M", "it": "M"}, plan=plan))) as client:
+            for path in ("/pictures/3.jpg", "/works/3.jpg", "/map"):
+                answer = client.get(path)
+                assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
+                assert answer.headers["cache-control"] == "no-cache"
+                assert client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+            if tags:
+                assert client.get("/map", headers={"If-None-Match": tags[0]}).status_code == 200
+            tags.append(answer.headers["etag"])
 
 
 def test_pictures_that_are_not_there(client):

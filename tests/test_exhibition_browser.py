@@ -393,6 +393,22 @@ def test_who_only_looks_is_not_forgotten_by_the_server(browser, url):
         pytest.fail("the page does not tell the server that somebody is there")
 
 
+def test_a_whole_work_that_has_gone_gives_way_to_the_face(browser, url):
+    with watched(browser, url) as eyes:
+        page = eyes.page()
+        page.route("**/works/*.jpg", lambda route: route.fulfill(status=404, body=""))
+        arrive(page)
+        page.click(".closest .look")
+        screen(page, "painting")
+        expect(page.locator("#whole")).to_have_attribute("src", re.compile("^/pictures/"))
+        expect(page.locator("#whole")).to_have_js_property("naturalWidth", 16)
+        expect(page.locator("#mark")).to_be_hidden()
+        page.click("#print-page")
+        screen(page, "print")
+        expect(page.locator(".sheet-painting")).to_have_attribute("src", re.compile("^/pictures/"))
+        page.unroute("**/works/*.jpg")
+
+
 def test_a_visit_that_the_server_has_forgotten_begins_again(browser, url, app):
     with watched(browser, url) as eyes:
         page = eyes.page()

@@ -103,6 +103,10 @@ def test_others_are_told_about(index, monkeypatch):
 
     said = opened(monkeypatch, look, index, host="0.0.0.0", allowed_hosts=["booth.example"])
     assert any("no camera without https" in sentence for sentence in said)
+    assert not any("--allowed-host" in sentence for sentence in said)
+    said = opened(monkeypatch, lambda client: None, index, host="0.0.0.0")
+    assert any("--allowed-host NAME" in sentence for sentence in said)
+    assert said[-1].startswith("the exhibition is open at http://127.0.0.1:")
 
 
 def test_what_is_wrong_is_said_before_it_opens(index, tmp_path, monkeypatch):
@@ -115,6 +119,9 @@ def test_what_is_wrong_is_said_before_it_opens(index, tmp_path, monkeypatch):
         ((index,), {"language": "tlh"}, "tlh"),
         ((index,), {"weight": -1}, "from 0 to 1"),
         ((index,), {"k": 0}, "from 1 to 100"),
+        ((index,), {"allowed_hosts": ["http://booth.example"]}, "neither a name nor an address"),
+        ((index,), {"host": "..."}, r'"\.\.\." is neither a name nor an address'),
+        (("~nosuchuser/index",), {}, "~nosuchuser"),
         ((index,), {"device": "tpu"}, 'device "tpu"'),
     ]
     for arguments, options, sentence in refused:
@@ -180,3 +187,29 @@ def test_the_demo_is_made_and_opened(index, monkeypatch):
     monkeypatch.setattr(demo_museum_module, "demo_museum", make)
     opened(monkeypatch, look, "place", call=exhibit_demo)
     assert asked == ["place"]
+
+
+def test_the_demo_is_not_made_for_nothing(monkeypatch):
+    """It takes minutes; what can be checked before is."""
+
+    def make(folder, **options):
+        raise AssertionError("it was made")
+
+    monkeypatch.setattr(demo_museum_module, "demo_museum", make)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"language": "tlh"}, "tlh"),
+        ({"idle_seconds": 1}, "10 to 3600 seconds"),
+        ({"detector": "eyes"}, 'no face detector "eyes"'),
+        ({"device": "tpu"}, 'device "tpu"'),
+        ({"allowed_hosts": ["*"]}, "neither a name nor"),
+    ]
+    for options, sentence in refused:
+        with pytest.raises(InputError, match=sentence):
+            exhibit_demo("place", **{"port": 0, "detector": "centre", **options})
+    with bound_socket("127.0.0.1", 0) as taken, pytest.raises(InputError, match="cannot be served"):
+        exhibit_demo("place", port=taken.getsockname()[1], detector="centre")
+
+
+def test_a_demo_s_folder_of_somebody_whom_nobody_knows():
+    with pytest.raises(InputError, match="~nosuchuser/demo"):
+        demo_museum_module.demo_museum("~nosuchuser/demo")

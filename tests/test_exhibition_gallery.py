@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pipeline.exhibition.exhibit import check_choices
 from pipeline.exhibition.gallery import Gallery
 from pipeline.exhibition.museum import plain_museum
 from pipeline.exhibition.pictures import PictureCache
-from pipeline.exhibition.serving import bound_socket
+from pipeline.exhibition.serving import address_of, bound_socket
 from pipeline.exhibition.settings import ExhibitionSettings
 from pipeline.retrieval.index import open_index
 from pipeline.retrieval.retrieval_model import ModelPlaces, open_retrieval_model
@@ -140,12 +141,42 @@ def test_pictures_are_kept_within_a_limit():
     assert read == [1, 2, 1]
 
 
+def test_one_picture_is_decoded_at_a_time_and_each_once():
+    """A whole work may take more than a gigabyte while it is decoded."""
+    cache, read = PictureCache(), []
+    at_work, most = 0, 0
+    lock, start = threading.Lock(), threading.Barrier(8)
+
+    def draw(item):
+        nonlocal at_work, most
+        with lock:
+            read.append(item)
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.02)
+        with lock:
+            at_work -= 1
+        return np.zeros((40, 40, 3), np.uint8)
+
+    def ask(item):
+        start.wait(30)
+        cache.face(item, lambda: draw(item))
+
+    threads = [threading.Thread(target=ask, args=(at % 4,)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert sorted(read) == [0, 1, 2, 3]
+
+
 def test_large_pictures_are_reduced(tmp_path):
     large = np.zeros((300, 5000, 3), np.uint8)
     cache = PictureCache()
-    assert Image.open(io.BytesIO(cache.face(1, lambda: large))).size == (1200, 72)
+    assert Image.open(io.BytesIO(cache.face(1, lambda: large).data)).size == (1200, 72)
     Image.fromarray(large).save(tmp_path / "work.png")
-    assert Image.open(io.BytesIO(cache.work(tmp_path / "work.png"))).size == (2000, 120)
+    assert Image.open(io.BytesIO(cache.work(tmp_path / "work.png").data)).size == (2000, 120)
     with pytest.raises(InputError, match=r'"[^"]*gone\.png" of a work cannot be read'):
         cache.work(tmp_path / "gone.png")
 
@@ -162,6 +193,9 @@ def test_large_pictures_are_reduced(tmp_path):
         ({"idle_seconds": 5}, "10 to 3600 seconds, not 5"),
         ({"max_visits": 0}, "max_visits of an exhibition must be above 0"),
         ({"weight_max": float("inf")}, "must be a number above 0"),
+        ({"allowed_hosts": ("booth.example", "http://booth.example")}, '"http://booth.example" is neither a name nor'),
+        ({"allowed_hosts": ("*.example",)}, "neither a name nor an address"),
+        ({"allowed_hosts": ("...",)}, "neither a name nor an address"),
     ],
 )
 def test_impossible_settings(options, sentence):
@@ -183,6 +217,29 @@ def test_addresses_that_cannot_be_served():
             bound_socket("127.0.0.1", port)
     with pytest.raises(InputError, match="cannot be served"):
         bound_socket("192.0.2.1", 0)  # of nobody (RFC 5737)
+    for host in ("...", "a" * 70):
+        with pytest.raises(InputError, match=r"cannot be served .it is no name and no address"):
+            bound_socket(host, 0)
     for port in (-1, 65_536):
         with pytest.raises(InputError, match=f"from 0 to 65535, not {port}"):
             bound_socket("127.0.0.1", port)
+
+
+def test_a_visit_is_never_forgotten_before_its_photograph_may_have_come():
+    assert ExhibitionSettings().forget_seconds == 180
+    assert ExhibitionSettings(idle_seconds=10).forget_seconds == 45
+    assert ExhibitionSettings(idle_seconds=10, body_seconds=100).forget_seconds == 115
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("booth.example", "booth.example")],
+)
+def test_the_address_that_is_told_is_one_that_is_answered(host, address):
+    with bound_socket("127.0.0.1", 0) as bound:
+        assert address_of(bound, host) == f"http://{address}:{bound.getsockname()[1]}/"
+
+
+def test_an_index_of_somebody_whom_nobody_knows():
+    with pytest.raises(InputError, match="~nosuchuser/index"):
+        open_index("~nosuchuser/index")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.exhibition.load import Browser, LoadReport, VisitTimes, simulate_visitors
+from manifests.errors import InputError
+from pipeline.exhibition.load import Browser, LoadReport, VisitTimes, simulate_visitors, visit_together
 from pipeline.exhibition.photo import frame_head, read_portrait
 from pipeline.exhibition.serving import serving
 from pipeline.retrieval.search import search
@@ -176,3 +177,11 @@ def test_a_retake_while_searching(gallery, page, monkeypatch, made, tmp_path):
     (tmp_path / "me.png").write_bytes(encoded(picture_of(6)))
     own = search(tmp_path / "me.png", made / "index")
     assert [item["face"] for item in results["items"]] == [hit.id for hit in own.hits]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999", "http://[", "http://127.0.0.1:x", "https://a.b", "http:", "x"]
+)
+def test_addresses_that_are_none(url, tmp_path):
+    with pytest.raises(InputError, match="is not the address of an exhibition"):
+        visit_together(url, tmp_path)

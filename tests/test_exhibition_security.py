@@ -1,10 +1,12 @@
 """What the exhibition refuses, what is on every answer, and that nothing of a visitor is written, logged or kept."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -15,17 +17,23 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from pipeline.exhibition import api as api_module
+from pipeline.exhibition import app as app_module
+from pipeline.exhibition import connection as connection_module
 from pipeline.exhibition import exhibition as exhibition_module
 from pipeline.exhibition import page as page_module
+from pipeline.exhibition import serving as serving_module
 from pipeline.exhibition.api_error import ApiError
 from pipeline.exhibition.exhibition import Exhibition
+from pipeline.exhibition.host_name import host_name
 from pipeline.exhibition.photo import frame_head, read_portrait
+from pipeline.exhibition.rate_limit import RateLimit
 from pipeline.exhibition.request_body import read_body
 from pipeline.exhibition.security import HEADERS, client_of
 from pipeline.exhibition.serving import serving
-from tests.exhibition_visitors import Visitor, encoded, make_app, make_index, open_gallery, picture_of, visiting
+from tests.exhibition_visitors import BASE, Visitor, encoded, make_app, make_index, open_gallery, picture_of, visiting
 from tests.exhibition_visitors import write_page as make_page
 from tests.trained_models import register_tiny
 
@@ -176,6 +184,37 @@ def test_idle_visits_are_forgotten_without_anybody_asking(gallery, page, monkeyp
             assert len(exhibition.visits) == 0
 
 
+def test_who_was_here_is_forgotten_by_the_limits_too(gallery, page, monkeypatch):
+    clock = Clock()
+    limits: list[RateLimit] = []
+
+    def limit(*arguments, **options):
+        limits.append(RateLimit(*arguments, **options))
+        return limits[-1]
+
+    sleep = asyncio.sleep
+    monkeypatch.setattr(app_module, "RateLimit", limit)
+    monkeypatch.setattr("pipeline.exhibition.app.asyncio.sleep", lambda seconds: sleep(0.01))
+    with visiting(make_app(gallery, page, clock=clock)) as client:
+        Visitor(client).arrive()
+        assert all(len(limit) for limit in limits)
+        clock.now += 17
+        deadline = time.monotonic() + 30
+        while any(len(limit) for limit in limits) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [len(limit) for limit in limits] == [0] * 4
+
+
+def test_a_visit_outlives_a_slow_upload(gallery, page):
+    clock = Clock()
+    with visiting(make_app(gallery, page, clock=clock, idle_seconds=10)) as client:
+        visitor = Visitor(client).begin()
+        clock.now += 44  # a photograph may take 30 seconds
+        assert visitor.ask("GET", "").status_code == 200
+        clock.now += 46
+        assert code(visitor.ask("GET", "")) == (410, "forgotten")
+
+
 def test_nothing_is_kept_of_a_visit_that_is_over(client, monkeypatch):
     """Photograph, head and description are gone from memory, and not merely from reach."""
     kept = []
@@ -313,6 +352,58 @@ def test_the_cookie(client):
     assert "secure" in client.get("https://127.0.0.1:8077/").headers["set-cookie"].lower()
 
 
+@pytest.mark.parametrize(
+    ("peer", "trusted"), [("127.0.0.1", True), ("::1", True), ("192.168.1.7", False), ("x", False)]
+)
+def test_the_cookie_behind_a_proxy_that_speaks_tls(gallery, page, peer, trusted):
+    with TestClient(make_app(gallery, page), base_url=BASE, client=(peer, 5)) as client:
+        assert "secure" not in client.get("/").headers["set-cookie"].lower()
+        client.cookies.clear()
+        cookie = client.get("/", headers={"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+        assert ("secure" in cookie.lower()) == trusted
+
+
+def test_requests_that_no_page_makes_are_refused_and_are_no_failures_of_ours(client, caplog):
+    visitor = Visitor(client)
+    visitor.arrive()
+    huge = b'{"weight": 1' + b"0" * 400 + b"}"
+    answer = visitor.ask("PUT", "/settings", content=huge, headers={"Content-Type": "application/json"})
+    assert code(answer) == (422, "impossible_weight")
+    surrogate = json.dumps({"visit": visitor.token, "csrf": "\ud800"})
+    bare = {"X-CSRF-Token": None, "X-Visit": None}
+    assert code(visitor.ask("POST", "/forget", content=surrogate, headers=bare)) == (403, "forbidden")
+    assert code(visitor.ask("GET", "", headers={"Origin": "http://["})) == (403, "forbidden")
+    for path in ("works", "pictures"):
+        assert code(client.get(f"/{path}/{'9' * 5000}.jpg")) == (404, "not_found")
+        assert code(client.get(f"/{path}/%D9%A1.jpg")) == (404, "not_found")  # a digit, but no ASCII
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Booth.Example.", "booth.example"),
+        ("booth_2:8077", "booth_2"),
+        (" 10.1.2.3:80", "10.1.2.3"),
+        ("2001:DB8:0::5", "2001:db8::5"),
+        ("[2001:db8:0::5]:80", "2001:db8::5"),
+        ("xn--mseum-kva.example", "xn--mseum-kva.example"),
+        ("http://booth.example", None),
+        ("booth.example/", None),
+        ("*.example", None),
+        ("m\u00fcseum.example", None),
+        ("...", None),
+        ("a" * 64, None),
+        ("a.b:x", None),
+        ("[::1", None),
+        ("a@b", None),
+        ("", None),
+    ],
+)
+def test_names_as_staff_write_them(written, name):
+    assert host_name(written) == name
+
+
 def test_tokens_of_another_process_mean_nothing(gallery, page):
     with visiting(make_app(gallery, page)) as client:
         visitor = Visitor(client)
@@ -373,6 +464,51 @@ def test_no_more_is_read_than_is_allowed():
     assert read == 0
 
 
+@pytest.mark.parametrize("ending", ["large", "slow", "broken"])
+def test_a_refused_upload_is_let_go_at_once(ending):
+    """And not when a collector of cycles next comes by: it may be a photograph."""
+    parts = [bytes([at]) * 1000 for at in range(5)]
+    before = [sys.getrefcount(part) for part in parts]
+    left = iter(parts)
+
+    async def receive():
+        part = next(left, None)
+        if part is not None:
+            return {"type": "http.request", "body": part, "more_body": True}
+        if ending == "slow":
+            await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def run():
+        request = Request({"type": "http", "method": "PUT", "headers": [], "path": "/"}, receive)
+        with contextlib.suppress(ApiError):
+            await read_body(
+                request, limit=3500 if ending == "large" else 10**6, seconds=0.1 if ending == "slow" else 60
+            )
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(run())
+        after = [sys.getrefcount(part) for part in parts]
+        assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
+    finally:
+        gc.enable()
+
+
+def test_a_length_that_is_no_number():
+    async def nothing():
+        yield {"type": "http.request", "body": b"", "more_body": False}
+
+    async def run(length):
+        with pytest.raises(ApiError) as caught:
+            await read_body(body_request(nothing(), [(b"content-length", length)]), limit=1000, seconds=60)
+        return caught.value.code
+
+    for length in (b"9" * 5000, b"\xb2", b"1e2"):
+        assert asyncio.run(run(length)) == "too_large"
+
+
 def test_a_request_that_never_ends():
     async def slow():
         while True:
@@ -405,6 +541,39 @@ def test_slow_and_broken_uploads_over_http(gallery, page):
         with opened.connection() as large:
             large.sendall(opened.head("PUT", "/api/visit/photo", 10**9, "image/png"))
             assert b" 413 " in received(large).partition(b"\r\n")[0]
+
+
+def test_connections_that_say_nothing_are_closed(gallery, page, monkeypatch):
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.3)
+    with serving(make_app(gallery, page, body_seconds=20)) as url:
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        address = host, int(port)
+        silent, half = (socket.create_connection(address, timeout=30) for _ in range(2))
+        with silent, half:
+            half.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+            for connection in (silent, half):
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(100) == b""
+        opened = OverHttp(*address)
+        with opened.connection() as slow:  # a request whose header is there has its own time
+            slow.sendall(opened.head("PUT", "/api/visit/photo", 4, "image/png") + b"\x89P")
+            time.sleep(0.9)
+            slow.sendall(b"NG")
+            assert b" 422 " in slow.recv(65536).partition(b"\r\n")[0]
+            with contextlib.suppress(ConnectionResetError):
+                while slow.recv(65536):  # and is closed when the next one does not come
+                    pass
+
+
+def test_silent_connections_shut_nobody_out(gallery, page, monkeypatch):
+    monkeypatch.setattr(serving_module, "_CONNECTIONS", 8)
+    with serving(make_app(gallery, page)) as url, contextlib.ExitStack() as stack:
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        silent = [stack.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(30)]
+        opened = OverHttp(host, int(port))
+        assert opened.json("GET", "/api/visit")["state"] == "empty"
+        with contextlib.suppress(ConnectionResetError):
+            assert silent[0].recv(100) == b""  # the first to come is the first to go
 
 
 class OverHttp:
@@ -487,6 +656,43 @@ def test_too_many_requests(gallery, page):
         assert last == 429
         clock.now += 10
         assert visitor.ask("GET", "").status_code == 200
+
+
+def test_leaving_is_never_too_often(gallery, page):
+    """A limit must not keep a photograph; but who is nobody's page is counted."""
+    clock = Clock()
+    with visiting(make_app(gallery, page, clock=clock)) as client:
+        leaving = [Visitor(client).begin() for _ in range(3)]
+        for visitor in leaving:
+            while visitor.ask("GET", "").status_code == 200:
+                pass
+        for _ in range(1500):
+            if client.get("/map").status_code == 429:
+                break
+        assert code(leaving[0].ask("GET", "")) == (429, "too_many_requests")
+        assert leaving[0].ask("DELETE", "").status_code == 204
+        assert leaving[1].ask("POST", "/forget").status_code == 204
+        body = json.dumps({"visit": leaving[2].token, "csrf": leaving[2].csrf})
+        bare = {"X-CSRF-Token": None, "X-Visit": None}
+        assert leaving[2].ask("POST", "/forget", content=body, headers=bare).status_code == 204
+        assert len(exhibition_of(client).visits) == 0
+        for forged in ({"X-CSRF-Token": "0" * 64}, {"Cookie": None}):
+            assert code(leaving[0].ask("DELETE", "", headers=forged)) == (429, "too_many_requests")
+            assert code(leaving[0].ask("POST", "/forget", headers=forged)) == (429, "too_many_requests")
+        for body in ("{", json.dumps({"visit": "x", "csrf": "x"})):
+            answer = leaving[0].ask("POST", "/forget", content=body, headers=bare)
+            assert code(answer) == (429, "too_many_requests")
+
+
+def test_one_browser_does_not_take_all_the_room(gallery, page):
+    with visiting(make_app(gallery, page, max_visits=8)) as client:
+        greedy = Visitor(client)
+        tokens = [greedy.begin().token for _ in range(20)]
+        assert len(exhibition_of(client).visits) == 4
+        assert Visitor(client).begin().ask("GET", "").status_code == 200
+        for token in tokens[-4:]:
+            greedy.token = token
+            assert greedy.ask("GET", "").status_code == 200
 
 
 def test_too_many_visits(gallery, page):
@@ -636,7 +842,13 @@ def test_nothing_is_written_and_nothing_is_logged(gallery, page, caplog, capfd, 
     assert OPENED == []
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
-    assert [record.name for record in caplog.records if not record.name.startswith("httpx")] == []  # the visitor's own
+    messages = [
+        record.getMessage() for record in caplog.records if not record.name.startswith("httpx")
+    ]  # the visitor's
+    assert messages  # staff learn that a search failed, and nothing of whose
+    assert all(
+        re.fullmatch(r"a search failed: RuntimeError in test_exhibition_security\.py:\d+", one) for one in messages
+    )
 
 
 def _fails(*args, **options):
@@ -651,7 +863,7 @@ def test_an_error_of_our_own_is_logged_by_kind_and_place_alone(client, caplog, c
     assert code(answer) == (500, "internal")
     assert "blue eyes" not in answer.text
     (record,) = [record for record in caplog.records if record.name == "stylize.exhibition"]
-    assert record.getMessage().startswith("RuntimeError in test_exhibition_security.py:")
+    assert record.getMessage().startswith("an answer failed: RuntimeError in test_exhibition_security.py:")
     assert record.exc_info is None
     assert "blue eyes" not in caplog.text + "".join(capfd.readouterr())
 

@@ -1,7 +1,9 @@
 """Tokens, idle visits, the queue of work, and rates: by a clock and work that the tests hold in their hands."""
 
 import asyncio
+import re
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +35,7 @@ def visits(clock, most=3, **options):
 
 def test_tokens_are_long_and_differ():
     everybody = visits(Clock(), most=500)
-    tokens = {everybody.begin("me", CHOICE).token for _ in range(500)}
+    tokens = {everybody.begin(f"{at}", CHOICE).token for at in range(500)}
     assert len(tokens) == 500
     assert min(map(len, tokens)) == 43  # 256 bits
 
@@ -85,6 +87,21 @@ def test_too_many_visitors():
     assert [visit.over for visit in begun] == [False, True, False]
     everybody.close()
     assert all(visit.over for visit in begun)
+
+
+def test_one_browser_has_a_few_visits_and_its_oldest_goes_first():
+    clock = Clock()
+    everybody = visits(clock, most=10, most_each=3)
+    other = everybody.begin("you", CHOICE)
+    mine = []
+    for _ in range(3):
+        clock.now += 1
+        mine.append(everybody.begin("me", CHOICE))
+    clock.now += 1
+    everybody.find(mine[0].token, "me")
+    mine.append(everybody.begin("me", CHOICE))
+    assert [visit.over for visit in mine] == [False, True, False, False]
+    assert not other.over
 
 
 # --- the queue of work ------------------------------------------------------------------------------
@@ -166,6 +183,50 @@ def test_an_explanation_pauses_for_a_search():
         assert bench.queue.ahead(why) == 0
 
     on_a_loop(test)
+
+
+def test_a_paused_explanation_of_somebody_who_left_lets_go_of_the_photograph():
+    async def test(bench):
+        class Photograph:
+            pass
+
+        photograph = Photograph()
+        alive = weakref.ref(photograph)
+        begun = threading.Event()
+
+        def work(pause, photograph=photograph):
+            while True:
+                begun.set()
+                pause()
+
+        bench.queue.submit("a", "explanation", work, lambda result, error: None)
+        del photograph, work
+        await bench.until(begun.is_set)
+        bench.submit("b", "search", "search")  # goes on until the test lets it end
+        await bench.until(lambda: "search" in bench.begun)
+        bench.queue.forget("a")
+        await bench.until(lambda: alive() is None)
+        bench.gates["search"].set()
+        await bench.until(lambda: bench.ended == ["search"])
+
+    on_a_loop(test)
+
+
+@pytest.mark.parametrize("kind", ["search", "explanation"])
+def test_work_that_fails_is_told_to_staff_without_its_words(kind, caplog):
+    async def test(bench):
+        def fails(pause):
+            raise KeyError("blue eyes")
+
+        failed = []
+        bench.queue.submit("a", kind, fails, lambda result, error: failed.append(error))
+        await bench.until(lambda: len(failed) == 1)
+        bench.queue.forget(bench.submit("b", kind, "left").owner)  # no failure
+
+    on_a_loop(test)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "stylize.exhibition"]
+    assert re.fullmatch(rf"an? {kind} failed: KeyError in test_exhibition_visits\.py:\d+", message)
+    assert "blue eyes" not in caplog.text
 
 
 def test_explanations_are_fair():
@@ -275,6 +336,24 @@ def test_keys_are_not_kept_for_ever():
     for key in range(1000):
         limit.take(key)
     assert len(limit) == 10
+
+
+def test_keys_whose_buckets_are_full_again_are_forgotten():
+    clock = Clock()
+    limit = RateLimit(2, 4, clock=clock)
+    for _ in range(4):
+        limit.take("often")
+    limit.take("once")
+    clock.now += 0.5
+    limit.sweep()
+    assert len(limit) == 1
+    assert [limit.take("often"), limit.take("once")] == [0, 0]
+    clock.now += 1.9
+    limit.sweep()
+    assert len(limit) == 1
+    clock.now += 0.2
+    limit.sweep()
+    assert len(limit) == 0
 
 
 @given(st.lists(st.floats(0, 10), max_size=60), st.floats(0.1, 5), st.integers(1, 10))

@@ -422,6 +422,23 @@ class TestStrikes:
             extract_faces(museum, out, quiet=True)
 
 
+@pytest.mark.parametrize("damage", ["missing", "text", "cut"])
+def test_a_damaged_crop_is_named_by_the_review_sheet(museum, tmp_path, drawn, damage):
+    out = tmp_path / "out"
+    extract_faces(museum, out, quiet=True)
+    face = "Cubism/picasso_self.png.1.png"
+    crop = out / "faces" / face
+    data = crop.read_bytes()
+    if damage == "missing":
+        crop.unlink()
+    else:
+        crop.write_bytes(b"no picture" if damage == "text" else data[: len(data) // 2])
+    folder = extraction_folder.ExtractionFolder.existing(out)
+    reason = "is missing" if damage == "missing" else "cannot be read"
+    with pytest.raises(RunError, match=rf'the crop "{re.escape(face)}" {reason} in .*restore it from a copy'):
+        review_sheet.write_review_sheet(folder, read_face_catalogue(out, struck=True))
+
+
 def no_journal(monkeypatch, dying):
     """Let the strikes be written, and die while crops are moved."""
     write = extraction_folder.ExtractionFolder.write_strikes

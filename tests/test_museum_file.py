@@ -275,6 +275,34 @@ def test_the_file_itself(place, monkeypatch):
     assert "has 2 works; at most 1 are read" in refused(place, WORK + WORK)
 
 
+LONG = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (ROOM + f"x = {LONG}\ny = 0.5", "it is a fraction of the map's width from the left, from 0 to 1, not 1000"),
+        (ROOM + f"x = -{LONG}\ny = 0.5", "from 0 to 1, not -1000"),
+        (ROOM + f"x = 0x{'f' * 5000}\ny = 0.5", "from 0 to 1, not a number of thousands of digits"),
+        (ROOM + f"x = {LONG}{LONG * 11}\ny = 0.5", "is not a TOML file: a number is too long"),
+        (WORK + f"year = {LONG}", 'key "year": it has 401 characters'),
+        (WORK + f"year = 0x{'f' * 5000}", 'key "year": it is a number of thousands of digits'),
+        (WORK + f"artist = 0x{'f' * 5000}", "it is a text in quotes, not a number of thousands of digits"),
+        (f"[museum]\nlanguages = [0x{'f' * 5000}]", "the pages do not speak a number of thousands of digits"),
+        (f"[museum]\nlanguage = [0x{'f' * 5000}]", "a number of thousands of digits is not one of the languages"),
+    ],
+)
+def test_numbers_that_are_too_long(place, text, sentence):
+    said = refused(place, text)
+    assert sentence in said
+    assert len(said) < 400
+
+
+def test_a_folder_of_somebody_whom_nobody_knows():
+    with pytest.raises(InputError, match="~nosuchuser/museum"):
+        read_museum("~nosuchuser/museum.toml")
+
+
 def test_a_file_of_somebody_elses_folder_may_be_linked_as_a_whole(place, tmp_path_factory):
     """The folder is the user's own choice; only what the file names must not lead out of it."""
     (place / "museum.toml").write_text(WHOLE, encoding="utf-8")

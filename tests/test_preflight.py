@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 from manifests.errors import RunError
 from manifests.run import RunDirectory
+from manifests.shard_name import ShardName
 from manifests.verify import verify
 from pipeline import build as build_module
 from pipeline import execution as execution_module
@@ -23,7 +24,7 @@ from pipeline.build import build
 from pipeline.config import BuildConfig, ExecutionConfig
 from pipeline.network import NetworkReference
 from pipeline.preflight import Gate, check_versions, marked, preflight, requirements
-from pipeline.submission import Crew
+from pipeline.submission import Crew, Flight
 from pipeline.worker_check import WeightsFile, file_digest, problem
 from stylize.settings import TransferSettings
 from stylize.weights import load_weights
@@ -311,8 +312,15 @@ def test_the_last_gpu_worker_leaves_in_mid_run(place, monkeypatch):
     assert verify(place / "OUT").clean
 
 
-def info(gpus=0):
-    return {"resources": {"GPU": gpus} if gpus else {}}
+SHARD = ShardName("train", 0, 2)
+
+
+def info(gpus=0, status="running", executing=0):
+    return {
+        "resources": {"GPU": gpus} if gpus else {},
+        "status": status,
+        "metrics": {"executing": executing},
+    }
 
 
 def test_who_gets_work():
@@ -335,13 +343,48 @@ def test_an_unfit_worker_gets_none_until_it_has_left():
     assert crew.refuse(unfit)
     assert not crew.refuse(unfit)  # told once
     assert (crew.slots, crew.only) == (1, ["b"])
-    assert not crew.stranded(["b"])
+    bound, loose = Flight(SHARD, gpu=False, workers=["b"]), Flight(SHARD, gpu=False)
+    assert not crew.stranded(bound)
     crew.update({"a": info(), "c": info()})
-    assert crew.stranded(["b"])
-    assert not crew.stranded(None)
+    assert crew.stranded(bound)
+    assert not crew.stranded(loose)  # Dask takes another worker
     crew.update({"b": info()})
     crew.update({"a": info(), "b": info()})  # started again, and perhaps mended
     assert (crew.slots, crew.only) == (2, None)
+
+
+def test_a_worker_is_tried_again_when_some_time_has_passed():
+    now = [0.0]
+    crew = Crew(lambda: now[0])
+    crew.update({"a": info()})
+    crew.refuse(preflight_module.Unfit("a", "worker a lacks OUT"))
+    assert crew.slots == 0
+    now[0] = submission.UNFIT_SECONDS
+    crew.update({"a": info()})
+    assert crew.slots == 1
+
+
+def test_workers_with_a_gpu_do_not_wait_for_those_without():
+    crew = Crew()
+    crew.update({"a": info(), "b": info()})
+    both = [Flight(SHARD, gpu=False)] * 2
+    assert crew.free(both[:1])
+    assert not crew.free(both)
+    crew.update({"a": info(), "b": info(), "g": info(2)})
+    assert crew.free([*both, Flight(SHARD, gpu=True)])  # at once
+    assert not crew.free([*both, *[Flight(SHARD, gpu=True)] * 2])
+
+
+def test_workers_that_are_paused_take_no_work():
+    crew = Crew()
+    crew.update({"a": info(status="paused", executing=1), "b": info()})
+    assert (crew.slots, crew.free([])) == (1, True)
+    crew.update({"a": info(status="paused", executing=1)})
+    assert (crew.slots, crew.finishing) == (0, True)
+    crew.update({"a": info(status="paused")})
+    assert (crew.slots, crew.finishing) == (0, False)
+    assert "(1 paused)" in crew.absence(60)
+    assert "--memory-limit 0" in crew.absence(60)
 
 
 def test_what_a_task_returns_is_told_from_a_refusal():

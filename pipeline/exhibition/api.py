@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -13,10 +14,12 @@ from pipeline.exhibition.api_error import ApiError, forgotten, wrong_state
 from pipeline.exhibition.exhibition import Exhibition
 from pipeline.exhibition.rate_limit import RateLimit
 from pipeline.exhibition.request_body import read_body, read_json
-from pipeline.exhibition.security import CSRF_HEADER, CsrfTokens, client_of, visitor_of
+from pipeline.exhibition.security import CSRF_HEADER, CsrfTokens, check_rate, client_of, visitor_of
 from pipeline.exhibition.visit import Choice, Visit
 
 VISIT_HEADER: Final = "x-visit"
+LEAVING: Final = frozenset({("DELETE", "/api/visit"), ("POST", "/api/visit/forget")})
+"""Methods and paths by which visitors leave; no limit stands in the way of those who may."""
 _UPLOADS: Final = 16  # at once: each may hold a photograph
 _FACES_ASKED: Final = 100  # in one request
 
@@ -29,6 +32,7 @@ class Api:
     Args:
         exhibition: gives the exhibition, once the server runs.
         csrf: tokens of pages.
+        address_requests: how often one address may ask; here it counts for `LEAVING` alone.
         visitor_requests: how often one browser may ask.
         visitor_photos, address_photos: how often one browser, and one address, may send a photograph.
     """
@@ -38,12 +42,13 @@ class Api:
         exhibition: Callable[[], Exhibition],
         csrf: CsrfTokens,
         *,
+        address_requests: RateLimit,
         visitor_requests: RateLimit,
         visitor_photos: RateLimit,
         address_photos: RateLimit,
     ) -> None:
         self._exhibition, self._csrf = exhibition, csrf
-        self._visitor_requests = visitor_requests
+        self._address_requests, self._visitor_requests = address_requests, visitor_requests
         self._visitor_photos, self._address_photos = visitor_photos, address_photos
         self._uploads = asyncio.Semaphore(_UPLOADS)
 
@@ -79,8 +84,9 @@ class Api:
         return JSONResponse(self._exhibition().status(self._visit(request)))
 
     async def end(self, request: Request) -> Response:
-        """Forget a visit."""
-        self._exhibition().visits.forget(self._visit(request))
+        """Forget a visit; never too often, so that a photograph is not kept for a limit's sake."""
+        visitor = self._leaving(request, request.headers.get(CSRF_HEADER, ""))
+        self._exhibition().visits.forget(self._exhibition().visits.find(_token(request), visitor))
         return Response(status_code=204)
 
     async def forget(self, request: Request) -> Response:
@@ -89,10 +95,10 @@ class Api:
         Whether there was such a visit is not said.
         """
         if VISIT_HEADER in request.headers:
-            visitor, token = self._visitor(request), request.headers[VISIT_HEADER]
+            visitor, token = self._leaving(request, request.headers.get(CSRF_HEADER, "")), request.headers[VISIT_HEADER]
         else:
-            document = await self._json(request, any_type=True)
-            visitor = self._csrf.check(visitor_of(request), str(document.get("csrf")))
+            document = await self._farewell(request)
+            visitor = self._leaving(request, str(document.get("csrf")))
             token = str(document.get("visit"))
         with contextlib.suppress(ApiError):
             self._exhibition().visits.forget(self._exhibition().visits.find(token, visitor))
@@ -104,7 +110,7 @@ class Api:
         if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise ApiError(415, "unsupported_type", "send a photograph, such as image/jpeg")
         for limit, key in ((self._address_photos, client_of(request.scope)), (self._visitor_photos, visit.visitor)):
-            _check_rate(limit, key)
+            check_rate(limit, key)
         if visit.uploading:
             raise wrong_state("another photograph of this visit is on its way")
         visit.uploading = True
@@ -140,7 +146,7 @@ class Api:
             raise ApiError(400, "bad_request", "the weight must be a number")
         with_ = _names(document, "with", before.with_)
         without = _names(document, "without", before.without)
-        return JSONResponse(await self._exhibition().choose(visit, Choice(float(weight), with_, without)))
+        return JSONResponse(await self._exhibition().choose(visit, Choice(_float(weight), with_, without)))
 
     async def judgements(self, request: Request) -> Response:
         """Make a round of feedback."""
@@ -182,7 +188,7 @@ class Api:
     def _visitor(self, request: Request) -> str:
         """Return who asks; ApiError 403 for a request of no page of ours, 429 for too many of them."""
         visitor = self._csrf.check(visitor_of(request), request.headers.get(CSRF_HEADER, ""))
-        _check_rate(self._visitor_requests, visitor)
+        check_rate(self._visitor_requests, visitor)
         return visitor
 
     def _visit(self, request: Request) -> Visit:
@@ -191,13 +197,26 @@ class Api:
             visitor = visitor_of(request)
             if visitor is None:
                 raise forgotten()
-            _check_rate(self._visitor_requests, visitor)
+            check_rate(self._visitor_requests, visitor)
         else:
             visitor = self._visitor(request)
-        token = request.headers.get(VISIT_HEADER)
-        if token is None:
-            raise ApiError(400, "bad_request", "the request does not say of which visit it is (X-Visit)")
-        return self._exhibition().visits.find(token, visitor)
+        return self._exhibition().visits.find(_token(request), visitor)
+
+    def _leaving(self, request: Request, csrf: str) -> str:
+        """Return who leaves, uncounted; ApiError 403, or 429, for a request of no page of ours."""
+        try:
+            return self._csrf.check(visitor_of(request), csrf)
+        except ApiError:
+            check_rate(self._address_requests, client_of(request.scope))
+            raise
+
+    async def _farewell(self, request: Request) -> dict[str, Any]:
+        """Return what a page says that is being left; only what cannot be one is counted."""
+        try:
+            return await self._json(request, any_type=True)
+        except ApiError:
+            check_rate(self._address_requests, client_of(request.scope))
+            raise
 
     async def _json(self, request: Request, *, any_type: bool = False) -> dict[str, Any]:
         return await read_json(request, seconds=self._exhibition().settings.body_seconds, any_type=any_type)
@@ -216,10 +235,19 @@ class Api:
             self._uploads.release()
 
 
-def _check_rate(limit: RateLimit, key: str) -> None:
-    wait = limit.take(key)
-    if wait:
-        raise ApiError(429, "too_many_requests", "that is too often; wait a moment", retry_after=wait)
+def _token(request: Request) -> str:
+    token = request.headers.get(VISIT_HEADER)
+    if token is None:
+        raise ApiError(400, "bad_request", "the request does not say of which visit it is (X-Visit)")
+    return token
+
+
+def _float(number: int | float) -> float:
+    """Return a number of JSON's, which may be larger than any float: infinity then."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _asked_face(request: Request) -> str:

@@ -3,35 +3,33 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from manifests.errors import InputError
-from pipeline.exhibition.api import Api
+from pipeline.exhibition.api import LEAVING, Api
 from pipeline.exhibition.api_error import ApiError
+from pipeline.exhibition.cacheable import cacheable
 from pipeline.exhibition.cookie import COOKIE
 from pipeline.exhibition.exhibition import Exhibition
 from pipeline.exhibition.gallery import Gallery
 from pipeline.exhibition.museum import Museum
 from pipeline.exhibition.page import Messages, Page, config_document
 from pipeline.exhibition.photo import Detector
-from pipeline.exhibition.pictures import PictureCache
+from pipeline.exhibition.picture_routes import PictureRoutes
 from pipeline.exhibition.rate_limit import RateLimit
-from pipeline.exhibition.security import CsrfTokens, Guard, SameSite, error_response, new_visitor, visitor_of
+from pipeline.exhibition.security import CsrfTokens, Guard, SameSite, error_response, is_https, new_visitor, visitor_of
 from pipeline.exhibition.settings import ExhibitionSettings
 from pipeline.exhibition.static_files import StaticFiles
 
 HERE: Final = Path(__file__).parent
-_PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; sandbox"  # a drawn map runs no scripts
 _SWEEPS: Final = 4  # in the time after which a visit is forgotten
 
 
@@ -61,13 +59,15 @@ def create_app(
     files = StaticFiles(static)
     page = Page(templates, files)
     csrf = CsrfTokens()
-    pictures = PictureCache()
+    requests, own_requests = RateLimit(300, 1500, clock=clock), RateLimit(20, 80, clock=clock)
+    photos, own_photos = RateLimit(4, 60, clock=clock), RateLimit(0.5, 8, clock=clock)
     api = Api(
         lambda: running[0],
         csrf,
-        visitor_requests=RateLimit(20, 80, clock=clock),
-        visitor_photos=RateLimit(0.5, 8, clock=clock),
-        address_photos=RateLimit(4, 60, clock=clock),
+        address_requests=requests,
+        visitor_requests=own_requests,
+        visitor_photos=own_photos,
+        address_photos=photos,
     )
 
     @contextlib.asynccontextmanager
@@ -75,7 +75,7 @@ def create_app(
         exhibition = Exhibition(gallery, museum, settings, detect, clock=clock)
         running.append(exhibition)
         app.state.exhibition = exhibition
-        sweeper = asyncio.create_task(_sweep(exhibition))
+        sweeper = asyncio.create_task(_sweep(exhibition, (requests, own_requests, photos, own_photos)))
         try:
             yield
         finally:
@@ -87,8 +87,7 @@ def create_app(
         visitor = visitor_of(request) or new_visitor()
         config = config_document(gallery, museum, settings, messages, request.query_params.get("lang"))
         response = HTMLResponse(page.render(config, csrf.of(visitor)))
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, visitor, path="/", httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(COOKIE, visitor, path="/", httponly=True, samesite="strict", secure=is_https(request))
         return response
 
     async def static_file(request: Request) -> Response:
@@ -96,46 +95,17 @@ def create_app(
         if file is None:
             raise HTTPException(404)
         lasting = request.query_params.get("v") == file.digest
-        return _cacheable(
+        return cacheable(
             request, file.data, file.media_type, file.digest, "max-age=31536000, immutable" if lasting else "no-cache"
         )
-
-    def item_of(request: Request) -> int:
-        item: int = request.path_params["item"]
-        if item >= len(gallery):
-            raise HTTPException(404)
-        return item
-
-    async def picture(request: Request) -> Response:
-        item = item_of(request)
-        data = await _read(lambda: pictures.face(item, lambda: gallery.index.picture(item)))
-        return _cacheable(request, data, "image/jpeg", f"{item}-{len(data)}", "max-age=3600")
-
-    async def work(request: Request) -> Response:
-        item = item_of(request)
-        file = museum.work_of(*gallery.ids(item)).picture
-        if file is None:
-            return await picture(request)
-        data = await _read(lambda: pictures.work(file))
-        return _cacheable(request, data, "image/jpeg", f"w{item}-{len(data)}", "max-age=3600")
-
-    async def floor_plan(request: Request) -> Response:
-        plan = museum.plan
-        if plan is None:
-            raise HTTPException(404)
-        response = _cacheable(request, plan.data, plan.media_type, str(len(plan.data)), "no-cache")
-        response.headers["Content-Security-Policy"] = _PICTURE_POLICY
-        return response
 
     routes = [
         Route("/", index, methods=["GET"]),
         Route("/static/{name:path}", static_file, methods=["GET"]),
-        Route("/pictures/{item:int}.jpg", picture, methods=["GET"]),
-        Route("/works/{item:int}.jpg", work, methods=["GET"]),
-        Route("/map", floor_plan, methods=["GET"]),
+        *PictureRoutes(gallery, museum).routes(),
         *api.routes(),
     ]
-    guard = Middleware(Guard, same_site=SameSite(settings.allowed_hosts), requests=RateLimit(300, 1500, clock=clock))
+    guard = Middleware(Guard, same_site=SameSite(settings.allowed_hosts), requests=requests, uncounted=LEAVING)
     return Starlette(routes=routes, middleware=[guard], lifespan=lifespan, exception_handlers={HTTPException: _refused})
 
 
@@ -147,21 +117,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     return error_response(ApiError(error.status_code, "bad_request", "this cannot be asked here"))
 
 
-async def _read(read: Callable[[], bytes]) -> bytes:
-    try:
-        return await run_in_threadpool(read)
-    except InputError:
-        raise HTTPException(404) from None
-
-
-def _cacheable(request: Request, data: bytes, media_type: str, tag: str, caching: str) -> Response:
-    headers = {"ETag": f'"{tag}"', "Cache-Control": caching}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(data, media_type=media_type, headers=headers)
-
-
-async def _sweep(exhibition: Exhibition) -> None:
+async def _sweep(exhibition: Exhibition, limits: Sequence[RateLimit]) -> None:
     while True:
         await asyncio.sleep(exhibition.settings.forget_seconds / _SWEEPS)
         exhibition.visits.sweep()
+        for limit in limits:
+            limit.sweep()

@@ -83,7 +83,10 @@ def demo_museum(
         InputError: the folder holds something else.
         RunError: something failed on the way, or a file is damaged or cannot be written.
     """
-    root = Path(DEFAULT_FOLDER if folder is None else folder).expanduser()
+    try:
+        root = Path(DEFAULT_FOLDER if folder is None else folder).expanduser()
+    except RuntimeError:
+        raise InputError(f'"{folder}" begins with a user whom nobody knows here; write the whole path') from None
     if not (root / demo.REPORT_FILE).is_file() or not (root / demo.MARKER_FILE).is_file():
         notify(f"making the demo under {root} first; once, a few minutes")
         demo.run_demo(root, execution=execution, notify=notify)

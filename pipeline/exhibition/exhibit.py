@@ -5,7 +5,8 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import torch
 from PIL import Image
@@ -13,10 +14,10 @@ from PIL import Image
 from manifests.errors import InputError
 from pipeline.exhibition.extracted_faces import with_extracted_faces
 from pipeline.exhibition.gallery import Gallery
-from pipeline.exhibition.museum import Museum, plain_museum
+from pipeline.exhibition.museum import LANGUAGES, Museum, plain_museum
 from pipeline.exhibition.museum_file import read_museum
 from pipeline.exhibition.photo import Detector, centre_face
-from pipeline.exhibition.serving import address_of, bound_socket, require_server, server
+from pipeline.exhibition.serving import address_of, bound_socket, is_unspecified, require_server, server
 from pipeline.exhibition.settings import ExhibitionSettings
 from pipeline.faces.open_detector import open_detector
 from pipeline.retrieval import scoring
@@ -73,58 +74,125 @@ def exhibit(
             the address is taken.
         RunError: a file is damaged.
     """
-    require_server()
-    names = (*allowed_hosts, *([] if _unspecified(host) else [host]))
     settings = ExhibitionSettings(
-        language=language, weight=weight, k=k, idle_seconds=idle_seconds, allowed_hosts=names, demo=demo
+        language=language,
+        weight=weight,
+        k=k,
+        idle_seconds=idle_seconds,
+        allowed_hosts=_names(host, allowed_hosts),
+        demo=demo,
     )
-    with bound_socket(host, port) as bound:
-        chosen = training_device(device)
-        opened = open_index(index)
-        shown = _museum(museum, opened)
-        gallery = Gallery(opened, open_model_of(opened, places, chosen))
-        check_choices(opened, shown, settings)
-        app = _app(gallery, shown, settings, _detector(detector, detector_weights, chosen))
-        _prepare(gallery)
-        for line in _warnings(host, shown, gallery):
-            notify(line)
-        notify(f"{len(gallery):,} faces; {gallery.model.title}, on {chosen}")
-        notify(f"the exhibition is open at {address_of(bound, host)} (Ctrl-C closes it)")
-        server(app).run(sockets=[bound])
+    machine = _Machine(host, port, device, detector, detector_weights)
+    _serve(lambda: _Collection(index, museum, places), settings, machine, notify)
 
 
 def exhibit_demo(
     folder: str | os.PathLike[str] | None = None,
     *,
+    host: str = "127.0.0.1",
+    port: int = 8077,
+    language: str | None = None,
+    weight: float | None = None,
+    k: int = 12,
+    idle_seconds: float = 90.0,
     device: str | None = None,
+    detector: str = "auto",
+    detector_weights: str | os.PathLike[str] | None = None,
+    allowed_hosts: Sequence[str] = (),
     notify: Callable[[str], None] = lambda sentence: None,
-    **options: Any,
 ) -> None:
     """Serve the demo's museum, made first if it is not there, until it is interrupted.
 
+    Making it takes minutes, so the address, the settings and the detector are checked before.
+
     Args:
         folder: as for `demo_museum`.
-        device, notify: as for `exhibit`.
-        options: others of `exhibit`.
+        host, port, language, weight, k, idle_seconds, device, detector, detector_weights, allowed_hosts, notify: as for
+            `exhibit`.
 
     Raises:
         InputError, RunError: as `demo_museum` and `exhibit`.
     """
-    from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415 - the training, too
 
-    require_server()  # before minutes of work
-    made = demo_museum(folder, device=device, notify=notify)
-    exhibit(made.index, made.museum, places=made.places, device=device, demo=True, notify=notify, **options)
+    def collect() -> _Collection:
+        from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415 - the training, too
+
+        made = demo_museum(folder, device=device, notify=notify)
+        return _Collection(made.index, made.museum, made.places)
+
+    settings = ExhibitionSettings(
+        language=language,
+        weight=weight,
+        k=k,
+        idle_seconds=idle_seconds,
+        allowed_hosts=_names(host, allowed_hosts),
+        demo=True,
+    )
+    _serve(collect, settings, _Machine(host, port, device, detector, detector_weights), notify)
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """Where and with what is served, as `exhibit` takes it."""
+
+    host: str
+    port: int
+    device: str | None
+    detector: str
+    detector_weights: str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class _Collection:
+    """What is shown: index, museum, and where its model is, as `exhibit` takes them."""
+
+    index: str | os.PathLike[str]
+    museum: str | os.PathLike[str] | Museum | None
+    places: ModelPlaces | None
+
+
+def _serve(
+    collect: Callable[[], _Collection],
+    settings: ExhibitionSettings,
+    machine: _Machine,
+    notify: Callable[[str], None],
+) -> None:
+    """Serve; what costs nothing to check is checked before the collection is asked for."""
+    require_server()
+    _check_language(settings, LANGUAGES)
+    with bound_socket(machine.host, machine.port) as bound:
+        chosen = training_device(machine.device)
+        detect = _detector(machine.detector, machine.detector_weights, chosen)
+        collection = collect()
+        opened = open_index(collection.index)
+        shown = _museum(collection.museum, opened)
+        gallery = Gallery(opened, open_model_of(opened, collection.places, chosen))
+        check_choices(opened, shown, settings)
+        app = _app(gallery, shown, settings, detect)
+        _prepare(gallery)
+        for line in _warnings(machine.host, settings, shown, gallery):
+            notify(line)
+        notify(f"{len(gallery):,} faces; {gallery.model.title}, on {chosen}")
+        notify(f"the exhibition is open at {address_of(bound, machine.host)} (Ctrl-C closes it)")
+        server(app).run(sockets=[bound])
 
 
 def check_choices(index: Index, museum: Museum, settings: ExhibitionSettings) -> None:
     """Refuse settings that the index or the museum cannot serve; InputError."""
     if settings.weight is not None:
         scoring.check_weight(settings.weight, len(index.attributes))
-    if settings.language is not None and settings.language not in museum.languages:
+    _check_language(settings, museum.languages)
+
+
+def _check_language(settings: ExhibitionSettings, languages: Sequence[str]) -> None:
+    if settings.language is not None and settings.language not in languages:
         raise InputError(
-            f'the pages do not speak the language "{settings.language}"; choose from {", ".join(museum.languages)}'
+            f'the pages do not speak the language "{settings.language}"; choose from {", ".join(languages)}'
         )
+
+
+def _names(host: str, allowed_hosts: Sequence[str]) -> tuple[str, ...]:
+    return (*allowed_hosts, *([] if is_unspecified(host) else [host]))
 
 
 def _museum(museum: str | os.PathLike[str] | Museum | None, index: Index) -> Museum:
@@ -158,24 +226,23 @@ def _prepare(gallery: Gallery) -> None:
     gallery.explain(grey, 0, weight=gallery.weight, steps=1, pause=lambda: None)
 
 
-def _warnings(host: str, museum: Museum, gallery: Gallery) -> list[str]:
+def _warnings(host: str, settings: ExhibitionSettings, museum: Museum, gallery: Gallery) -> list[str]:
     lines = []
     if not _loopback(host):
         lines.append(
-            f"{host} can be reached by others; browsers give them no camera without https, so put a proxy in front"
+            f"{host} can be reached by others; browsers give them no camera without https, and the server does not "
+            "stand up to a network that you do not trust: put a proxy in front"
+        )
+    if is_unspecified(host) and not settings.allowed_hosts:
+        lines.append(
+            "browsers of other computers are refused until you say by which name or address they call this one: "
+            "--allowed-host NAME"
         )
     table = gallery.index.gallery.table
     lost = museum.unmatched(zip(table[ID].to_pylist(), table[SOURCE_ID].to_pylist(), strict=True))
     if lost:
         lines.append(f"of {len(lost):,} works of the museum the index has no face, such as {lost[0]}")
     return lines
-
-
-def _unspecified(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return not host
 
 
 def _loopback(host: str) -> bool:

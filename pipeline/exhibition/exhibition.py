@@ -276,6 +276,9 @@ class Exhibition:
             raise ApiError(422, "nothing_left", "no painting has these features; choose others") from error
         self._check(visit)
         visit.choice, visit.hits, visit.searched = choice, hits, searched
+        for hit in hits:
+            if hit.item in visit.whys:
+                visit.whys[hit.item].hit = hit  # its pictures stay what they are; its scores are of this ranking
 
     def _check_choice(self, choice: Choice) -> None:
         most = self.settings.weight_max

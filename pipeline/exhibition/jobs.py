@@ -6,9 +6,13 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
+from pipeline.exhibition.failure_log import log_failure
+
 Kind = Literal["search", "explanation"]
 Pause = Callable[[], None]
 """To be called by work between its parts: waits while anybody's search is on, and raises `JobCancelled`."""
+
+_LOOK_SECONDS: Final = 0.1  # a pause looks as often whether its work is wanted, and lets go of a photograph if not
 
 
 class JobCancelled(Exception):  # noqa: N818 - not an error of anybody's
@@ -46,7 +50,8 @@ class JobQueue:
 
     Searches are done in the order in which they came. Of the owners who wait for an explanation, the one served longest
     ago is next, so that whoever asks for ten does not make the others wait for ten. A search that comes during an
-    explanation makes it pause at its next part. One thread does all searches and one all explanations.
+    explanation makes it pause at its next part. One thread does all searches and one all explanations. Work that fails,
+    wanted or not, is logged by kind and place of its error.
     """
 
     def __init__(self) -> None:
@@ -146,8 +151,8 @@ class JobQueue:
         return work(lambda: self._pause(job))
 
     def _pause(self, job: Job) -> None:
-        if job.kind == "explanation":
-            self._no_search.wait()
+        while job.kind == "explanation" and not job.cancelled and not self._no_search.wait(_LOOK_SECONDS):
+            pass
         if job.cancelled:
             raise JobCancelled
 
@@ -155,6 +160,8 @@ class JobQueue:
         self._running[job.kind] = None
         self._at_work.discard(future)
         error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, JobCancelled):
+            log_failure(f"{'an' if job.kind == 'explanation' else 'a'} {job.kind}", error)
         done = job._done
         job._work = job._done = None
         if not job.cancelled and done is not None and not future.cancelled():

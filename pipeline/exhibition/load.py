@@ -111,7 +111,7 @@ def visit_together(
     Raises:
         InputError: the URL is none, nobody answers there, or there are too few photographs.
     """
-    if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
+    if not _is_address(url):
         raise InputError(f'"{url}" is not the address of an exhibition, such as http://127.0.0.1:8077')
     catalogue = read_faces(faces)
     count = catalogue.table.num_rows
@@ -127,6 +127,14 @@ def visit_together(
     finally:
         browser.close()
     return simulate_visitors(url, photos, explain=explain)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port beyond 65535
+        return False
 
 
 def simulate_visitors(

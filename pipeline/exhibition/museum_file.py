@@ -33,6 +33,7 @@ _MAP: Final = ("file", "you")
 _POINT: Final = ("x", "y")
 _ROOM: Final = ("id", "name", "x", "y")
 _WORK: Final = ("id", "title", "artist", "year", "room", "x", "y", "text", "credit", "picture", "faces")
+_SHOWN: Final = 60  # characters of a value that is refused
 _TABLES: Final = ("museum", "map", "room", "work")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")  # but tabs and line breaks
 
@@ -51,7 +52,7 @@ def read_museum(path: str | os.PathLike[str]) -> Museum:
     Raises:
         InputError: there is no such file, or something in it is wrong: one sentence with the table and the key.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     document = _document(place)
     _known(_Table(place, "the file", document), _TABLES, "table")
     about = _one(place, document, "museum", _MUSEUM)
@@ -106,12 +107,15 @@ def _document(place: Path) -> dict[str, Any]:
         if place.stat().st_size > MAX_BYTES:
             raise InputError(f'"{place}" has more than {MAX_BYTES >> 20} MB; is it the museum\'s TOML file?')
         return tomllib.loads(place.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with a mark
+    except InputError:  # which is a ValueError
+        raise
     except OSError as error:
         raise InputError(f'the museum\'s file "{place}" cannot be read ({error.strerror}); check the path') from error
     except UnicodeDecodeError as error:
         raise InputError(f'"{place}" is not UTF-8 (byte {error.start:,}); save it as UTF-8') from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = "too deep" if isinstance(error, RecursionError) else str(error)
+    except (ValueError, RecursionError) as error:
+        known = isinstance(error, tomllib.TOMLDecodeError)
+        reason = "too deep" if isinstance(error, RecursionError) else str(error) if known else "a number is too long"
         raise InputError(
             f'"{place}" is not a TOML file: {reason}; texts need quotes, see docs/exhibition.md'
         ) from error
@@ -162,7 +166,7 @@ def _languages(table: _Table) -> tuple[str, ...]:
         table.refuse("languages", f"it is a list such as {_listed(LANGUAGES)}")
     for value in values:
         if value not in LANGUAGES:
-            table.refuse("languages", f"the pages do not speak {value!r}; choose from {', '.join(LANGUAGES)}")
+            table.refuse("languages", f"the pages do not speak {_shown(value)}; choose from {', '.join(LANGUAGES)}")
     if len(set(values)) < len(values):
         table.refuse("languages", "a language is there twice; name each once")
     return tuple(values)
@@ -175,7 +179,9 @@ def _listed(names: Sequence[str]) -> str:
 def _language(table: _Table, languages: Sequence[str]) -> str:
     value = table.values.get("language", languages[0])
     if value not in languages:
-        table.refuse("language", f"{value!r} is not one of the languages of this exhibition, {', '.join(languages)}")
+        table.refuse(
+            "language", f"{_shown(value)} is not one of the languages of this exhibition, {', '.join(languages)}"
+        )
     return str(value)
 
 
@@ -216,7 +222,10 @@ def _string(table: _Table, key: str, *, number: bool = False) -> str | None:
     if value is None:
         return None
     if number and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        try:
+            value = str(value)
+        except ValueError:
+            table.refuse(key, f"it is {_shown(value)}")
     return _words(table, key, value, MAX_LINE, lines=False) or None
 
 
@@ -229,7 +238,7 @@ def _required(table: _Table, key: str) -> str:
 
 def _words(table: _Table, key: str, value: object, most: int, *, lines: bool) -> str:
     if not isinstance(value, str):
-        table.refuse(key, f"it is a text in quotes, not {value!r}")
+        table.refuse(key, f"it is a text in quotes, not {_shown(value)}")
     words = value.strip()
     if _CONTROL.search(words.replace("\r\n", "\n")) or (not lines and "\n" in words):
         table.refuse(key, "it has a line break or a control character; write it in one line")
@@ -270,12 +279,25 @@ def _fraction(table: _Table, key: str) -> float | None:
     value = table.values.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        table.refuse(key, f"it is a number from 0 to 1, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or _endless(value):
+        table.refuse(key, f"it is a number from 0 to 1, not {_shown(value)}")
     if not 0 <= value <= 1:
         side = "width from the left" if key == "x" else "height from the top"
-        table.refuse(key, f"it is a fraction of the map's {side}, from 0 to 1, not {value:g}")
+        table.refuse(key, f"it is a fraction of the map's {side}, from 0 to 1, not {_shown(value)}")
     return float(value)
+
+
+def _endless(value: int | float) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)  # whole numbers may be larger than any float
+
+
+def _shown(value: object) -> str:
+    """Return a value as a sentence can hold it."""
+    try:
+        words = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits, which 0x… can be
+        return "a number of thousands of digits"
+    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"
 
 
 def _faces(table: _Table) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ class RateLimit:
         burst: that a bucket holds, and begins with.
         clock: seconds, never going back.
         most: keys that are remembered; of more, those unheard of for longest begin with a full bucket again.
+
+    Keys say who was here, so `sweep` forgets those whose bucket is full again, which makes no difference to anybody.
     """
 
     def __init__(
@@ -37,3 +39,10 @@ class RateLimit:
         while len(self._buckets) > self._most:
             self._buckets.popitem(last=False)
         return 0.0 if enough else (cost - tokens) / self._rate
+
+    def sweep(self) -> None:
+        """Forget the keys whose buckets are full again."""
+        now = self._clock()
+        for key, (tokens, then) in [*self._buckets.items()]:
+            if tokens + (now - then) * self._rate >= self._burst:
+                del self._buckets[key]

@@ -7,12 +7,9 @@ visitors, from other sites open in the same browser (cross-site requests, DNS re
 import hashlib
 import hmac
 import ipaddress
-import logging
 import re
 import secrets
-import traceback
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.exhibition.api_error import ApiError
 from pipeline.exhibition.cookie import COOKIE
+from pipeline.exhibition.failure_log import log_failure
+from pipeline.exhibition.host_name import host_name
 from pipeline.exhibition.rate_limit import RateLimit
 
 CSRF_HEADER: Final = "x-csrf-token"
@@ -47,7 +46,6 @@ HEADERS: Final = {
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _VISITOR: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_log = logging.getLogger("stylize.exhibition")
 
 
 def new_visitor() -> str:
@@ -76,7 +74,7 @@ class CsrfTokens:
 
     def check(self, visitor: str | None, token: str) -> str:
         """Return the visitor if the token is theirs; ApiError 403."""
-        if visitor is None or not hmac.compare_digest(self.of(visitor).encode(), token.encode()):
+        if visitor is None or not hmac.compare_digest(self.of(visitor).encode(), token.encode("utf-8", "replace")):
             raise ApiError(403, "forbidden", "the page is too old, or not of this server; load it again")
         return visitor
 
@@ -93,13 +91,13 @@ class SameSite:
     """
 
     def __init__(self, hosts: Iterable[str] = ()) -> None:
-        self._hosts = _LOOPBACK | {name for host in hosts if (name := _host_name(host)) is not None}
+        self._hosts = _LOOPBACK | {name for host in hosts if (name := host_name(host)) is not None}
 
     def check(self, scope: Scope) -> None:
         """ApiError 403 for a request that is not for us, or not from a page of ours."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
+        if len(hosts) != 1 or host_name(hosts[0]) not in self._hosts:
             raise ApiError(
                 403, "forbidden", "the server is not called by this name; staff can allow it with --allowed-host"
             )
@@ -108,7 +106,7 @@ class SameSite:
         if site not in {None, "same-origin", "none"} and not (visible and scope["path"] == "/"):
             raise ApiError(403, "forbidden", "requests of other sites are not answered")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if origin is not None and _netloc(origin) != hosts[0].lower():
             raise ApiError(403, "forbidden", "requests of other sites are not answered")
 
 
@@ -121,10 +119,17 @@ class Guard:
         app: what is guarded.
         same_site: which requests are answered.
         requests: how often somebody may ask, by address.
+        uncounted: methods and paths that count for themselves what they refuse: leaving must not be too often.
     """
 
-    def __init__(self, app: ASGIApp, same_site: SameSite, requests: RateLimit) -> None:
-        self._app, self._same_site, self._requests = app, same_site, requests
+    def __init__(
+        self,
+        app: ASGIApp,
+        same_site: SameSite,
+        requests: RateLimit,
+        uncounted: Collection[tuple[str, str]] = (),
+    ) -> None:
+        self._app, self._same_site, self._requests, self._uncounted = app, same_site, requests, uncounted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -145,15 +150,14 @@ class Guard:
 
         try:
             self._same_site.check(scope)
-            wait = self._requests.take(client_of(scope))
-            if wait:
-                raise ApiError(429, "too_many_requests", "so many requests are not answered", retry_after=wait)
+            if (scope["method"], scope["path"]) not in self._uncounted:
+                check_rate(self._requests, client_of(scope))
             await self._app(scope, receive, with_headers)
         except ApiError as error:
             if not started:
                 await error_response(error)(scope, receive, with_headers)
         except Exception as error:
-            _log.error("%s", _kind_and_place(error))
+            log_failure("an answer", error)
             if not started:
                 await error_response(INTERNAL)(scope, receive, with_headers)
 
@@ -171,6 +175,24 @@ def error_response(error: ApiError) -> JSONResponse:
     return response
 
 
+def check_rate(limit: RateLimit, key: str) -> None:
+    """ApiError 429 if somebody asks too often."""
+    wait = limit.take(key)
+    if wait:
+        raise ApiError(429, "too_many_requests", "that is too often; wait a moment", retry_after=wait)
+
+
+def is_https(request: Request) -> bool:
+    """Return whether the browser speaks TLS: to us, or to a proxy of this machine that says so (X-Forwarded-Proto)."""
+    if request.url.scheme == "https":
+        return True
+    try:
+        from_here = ipaddress.ip_address(request.client.host if request.client else "").is_loopback
+    except ValueError:
+        return False
+    return from_here and request.headers.get("x-forwarded-proto", "").strip().lower() == "https"
+
+
 def client_of(scope: Scope) -> str:
     """Return whom to count requests for: an IPv4 address, or the /64 network of an IPv6 one."""
     address = str((scope.get("client") or ("", 0))[0])
@@ -183,18 +205,8 @@ def client_of(scope: Scope) -> str:
     return address
 
 
-def _host_name(host: str) -> str | None:
-    """Return the name of a Host header, lower case, without port and brackets; None if it is none."""
+def _netloc(origin: str) -> str | None:
     try:
-        parts = urlsplit(f"//{host.strip()}")
-        _ = parts.port
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
-    name = parts.hostname
-    return name.rstrip(".") if name and not (parts.path or parts.query or parts.fragment or parts.username) else None
-
-
-def _kind_and_place(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
-    return f"{type(error).__name__} in {place}"

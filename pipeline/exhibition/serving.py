@@ -1,6 +1,7 @@
 """A server of the exhibition: over a socket that is bound before anything is loaded, saying nothing about requests."""
 
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
@@ -38,13 +39,23 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=128)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # a label of more than 63 letters is a UnicodeError
+        reason = error.strerror or str(error) if isinstance(error, OSError) else "it is no name and no address"
         raise InputError(f"{host}:{port} cannot be served ({reason}); choose another with --host and --port") from None
 
 
+def is_unspecified(host: str) -> bool:
+    """Return whether a host stands for all addresses of this machine; no browser can call it by that."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
+
+
 def address_of(bound: socket.socket, host: str) -> str:
-    """Return the URL under which a browser reaches a socket."""
+    """Return the URL under which a browser of this machine reaches a socket."""
+    if is_unspecified(host):
+        host = "::1" if ":" in host else "127.0.0.1"
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{bound.getsockname()[1]}/"
 
@@ -58,6 +69,8 @@ def server(app: "Starlette", **options: Any) -> "uvicorn.Server":
     """
     import uvicorn  # noqa: PLC0415
 
+    from pipeline.exhibition.connection import Connection  # noqa: PLC0415
+
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -67,7 +80,7 @@ def server(app: "Starlette", **options: Any) -> "uvicorn.Server":
             proxy_headers=False,
             server_header=False,
             ws="none",
-            http="h11",
+            http=Connection,
             lifespan="on",
             limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=15,

@@ -35,7 +35,7 @@ class Why:
 
     Attributes:
         job: that makes it.
-        hit: that it is of.
+        hit: that it is of, as it was ranked last.
         weight: λ that it was asked for with.
         pictures: photograph and painting with their regions coloured, PNG; None while it is made.
         failed: it could not be made.

@@ -8,6 +8,7 @@ from pipeline.exhibition.api_error import ApiError, forgotten
 from pipeline.exhibition.visit import Choice, Visit
 
 _TOKEN_BYTES = 32
+_MOST_EACH = 4  # tabs of one browser
 
 
 class Visits:
@@ -15,6 +16,8 @@ class Visits:
 
     Args:
         most: at once.
+        most_each: of one browser; of more, the one unheard of for longest goes, so that nobody takes all the room with
+            one cookie. Addresses are not counted: behind a proxy everybody has the same one.
         idle_seconds: after which a visit makes room for another where there are too many.
         forget_seconds: after which it is forgotten in any case.
         on_forget: called with a visit before it is forgotten.
@@ -25,12 +28,14 @@ class Visits:
         self,
         *,
         most: int,
+        most_each: int = _MOST_EACH,
         idle_seconds: float,
         forget_seconds: float,
         on_forget: Callable[[Visit], None] = lambda visit: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most, self._idle_seconds, self._forget_seconds = most, idle_seconds, forget_seconds
+        self._most, self._most_each = most, most_each
+        self._idle_seconds, self._forget_seconds = idle_seconds, forget_seconds
         self._on_forget, self._clock = on_forget, clock
         self._visits: dict[str, Visit] = {}
 
@@ -40,6 +45,9 @@ class Visits:
     def begin(self, visitor: str, choice: Choice) -> Visit:
         """Begin a visit; ApiError 503 if there are too many and nobody is idle."""
         self.sweep()
+        own = [visit for visit in self._visits.values() if visit.visitor == visitor]
+        if len(own) >= self._most_each:
+            self.forget(min(own, key=lambda visit: visit.seen))
         if len(self._visits) >= self._most:
             oldest = min(self._visits.values(), key=lambda visit: visit.seen)
             idle = self._clock() - oldest.seen

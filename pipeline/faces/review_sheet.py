@@ -14,6 +14,7 @@ import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from manifests.errors import RunError
 from manifests.schema import PROXY_FORMATS
 from pipeline.faces.extraction_folder import ExtractionFolder
 from pipeline.faces.strikes import REASON
@@ -53,7 +54,7 @@ def write_review_sheet(folder: ExtractionFolder, faces: pa.Table) -> None:
         faces: FACE_SCHEMA, all of it, with crops where it says.
 
     Raises:
-        RunError: a page cannot be written.
+        RunError: a crop is missing or damaged, or a page cannot be written.
     """
     ranked = faces.sort_by([("struck", "ascending"), ("score", "ascending"), ("face", "ascending")])
     count = max(1, -(-ranked.num_rows // FACES_PER_PAGE))
@@ -93,7 +94,7 @@ def _page(folder: ExtractionFolder, rows: Sequence[dict[str, Any]], number: int,
 def _shown(folder: ExtractionFolder, row: dict[str, Any]) -> _Shown:
     return _Shown(
         row["face"],
-        _thumbnail((folder.place / row["crop"]).read_bytes()),
+        _thumbnail(folder, row),
         row["score"],
         row["painting"],
         _words(row["title"]) or row["painting"],
@@ -111,8 +112,16 @@ def _words(text: str | None) -> str:
     return text.replace("-", " ").replace("_", " ")
 
 
-def _thumbnail(encoded: bytes) -> str:
-    image = Image.open(io.BytesIO(encoded), formats=PROXY_FORMATS).convert("RGB")
+def _thumbnail(folder: ExtractionFolder, row: dict[str, Any]) -> str:
+    try:
+        encoded = (folder.place / row["crop"]).read_bytes()
+        image = Image.open(io.BytesIO(encoded), formats=PROXY_FORMATS).convert("RGB")
+    except Exception as error:  # Pillow has many kinds for what is no picture
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise RunError(
+            f'the crop "{row["face"]}" {reason} in "{folder.place}"; restore it from a copy, or extract the faces into '
+            "a new folder"
+        ) from error
     image.thumbnail(_SIDE, Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=82)

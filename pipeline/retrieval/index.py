@@ -188,7 +188,7 @@ def open_index(index_dir: str | os.PathLike[str]) -> Index:
         InputError: there is no index, or it is empty or of a format that is not read here.
         RunError: a file of it is damaged or missing; it is named.
     """
-    place = Path(index_dir).expanduser()
+    place = Path(os.path.expanduser(index_dir))
     document = read_document(place)
     paths = _complete(place)
     if not paths:
@@ -239,7 +239,7 @@ def update_index(
             faces have one id; no picture given can be used, or it is not known where one lies.
         RunError: an embedding is not finite, a file of the index is damaged, or the index cannot be written.
     """
-    place = Path(index_dir).expanduser()
+    place = Path(os.path.expanduser(index_dir))
     document = IndexDocument.of(places, model, faces.size)
     _check_faces(place, faces)
     if _exists(place):

@@ -23,6 +23,10 @@ export function showPainting(go, item, { why = false } = {}) {
     find("#whole").addEventListener("load", ({ currentTarget: { style, naturalWidth, naturalHeight } }) => {
       style.setProperty("--ratio", String(naturalWidth / naturalHeight)); // small pictures are enlarged, too
     });
+    find("#whole").addEventListener("error", ({ currentTarget }) => { // its file has gone: the face alone, unmarked
+      find("#mark").hidden = true;
+      currentTarget.src = item.picture;
+    }, { once: true });
     find("#whole").src = item.whole;
     markFace(find("#mark"), item.box);
 

@@ -12,6 +12,9 @@ export function showPrint(go, item) {
     say(find(".sheet-museum"), () => local(config.title));
     say(find(".sheet-date"), today);
     showPhoto(find(".sheet-you"));
+    find(".sheet-painting").addEventListener("error", ({ currentTarget }) => {
+      currentTarget.src = item.picture; // its file has gone
+    }, { once: true });
     find(".sheet-painting").src = item.whole;
     say(find(".sheet-painting"), () => message("painting.whole", { title: local(work.title) }), "alt");
     say(find(".sheet-title"), () => local(work.title));
