@@ -501,6 +501,16 @@ def evaluate(as_json: bool, **options: Any) -> None:
     _print(result.lines(), result.as_dict(), as_json)
 
 
+_moved_models = _options(
+    click.option("--identity", metavar="DIR", help="Where the index's identity model is now."),
+    click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now."),
+    click.option("--attributes", metavar="DIR", help="Where its attribute heads are now."),
+    click.option("--art-attributes", metavar="DIR", help="Where those for paintings are now."),
+    click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now."),
+)
+_MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weights")
+
+
 @main.command()
 @click.argument("photo", metavar="PHOTO")
 @click.option("--index", "index_dir", required=True, metavar="INDEX", help="Made by `stylize index`.")
@@ -521,11 +531,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
 @click.option("--engine", help="exact (default), or by faiss (extra faiss): flat, ivf or hnsw.")
 @click.option("--head", type=_crop, metavar="L,T,R,B", help="Where the head is in PHOTO, as fractions.")
 @click.option("-o", "--output", metavar="FILE", help="Contact sheet of what was found, PNG.")
-@click.option("--identity", metavar="DIR", help="Where the index's identity model is now.")
-@click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now.")
-@click.option("--attributes", metavar="DIR", help="Where its attribute heads are now.")
-@click.option("--art-attributes", metavar="DIR", help="Where those for paintings are now.")
-@click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now.")
+@_moved_models
 @click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
 @_json
 @_user_errors
@@ -551,9 +557,6 @@ def search(
     else:
         write_search_sheet(result, output)
         _notice(f"contact sheet: {output}")
-
-
-_MOVED = ("identity", "weights", "attributes", "art_attributes", "attribute_weights")
 
 
 @main.command()
@@ -601,11 +604,7 @@ def faces(places: tuple[str, ...], as_json: bool, **options: Any) -> None:
 @click.option("--idle", "idle_seconds", type=float, metavar="SECONDS", help="Start over after so long untouched (90).")
 @click.option("--detector", help="auto, centerface, s3fd, or centre: the face is in the middle.")
 @click.option("--detector-weights", metavar="FILE", help="Its checkpoint.")
-@click.option("--identity", metavar="DIR", help="Where the index's identity model is now.")
-@click.option("--weights", metavar="FILE", help="Where its network's checkpoint is now.")
-@click.option("--attributes", metavar="DIR", help="Where its attribute heads are now.")
-@click.option("--art-attributes", metavar="DIR", help="Where those for paintings are now.")
-@click.option("--attribute-weights", metavar="FILE", help="Where the checkpoint of the heads' network is now.")
+@_moved_models
 @click.option("--device", help="cpu, cuda or cuda:N; by default CUDA if there is any.")
 @_user_errors
 def exhibit(index_dir: str | None, demo: bool, demo_folder: str | None, museum: str | None, **options: Any) -> None:
@@ -613,18 +612,14 @@ def exhibit(index_dir: str | None, demo: bool, demo_folder: str | None, museum: 
     if demo == bool(index_dir):
         raise click.UsageError("give --index INDEX, or --demo for a drawn museum")
     from pipeline.exhibition.exhibit import exhibit as open_exhibition  # noqa: PLC0415
-    from pipeline.exhibition.exhibit import exhibit_demo  # noqa: PLC0415
     from pipeline.retrieval.retrieval_model import ModelPlaces  # noqa: PLC0415
 
     places = ModelPlaces(**{name: options.pop(name) for name in _MOVED})
-    if index_dir:
-        if demo_folder is not None:
-            raise click.UsageError("--demo-folder goes with --demo")
-        open_exhibition(index_dir, museum, places=places, notify=_notice, **_given(options))
-    elif museum is not None or places != ModelPlaces():
+    if demo and (museum is not None or places != ModelPlaces()):
         raise click.UsageError("--demo has its own museum and models; leave out --museum and where models are")
-    else:
-        exhibit_demo(demo_folder, notify=_notice, **_given(options))
+    if demo_folder is not None and not demo:
+        raise click.UsageError("--demo-folder goes with --demo")
+    open_exhibition(index_dir, museum, demo_folder=demo_folder, places=places, notify=_notice, **_given(options))
 
 
 @main.command()

@@ -28,9 +28,10 @@ from manifests.redaction import redact
 from manifests.run import JOURNAL_FOLDER, RunDirectory
 from pipeline import worker_versions
 from pipeline.cluster import ask_workers, gpus_of, worker_infos
+from pipeline.file_digest import file_digest
 from pipeline.network import SOURCES, NetworkReference
 from pipeline.plan import ShardSpec
-from pipeline.worker_check import Requirements, Sample, WeightsFile, answer, file_digest, problem
+from pipeline.worker_check import Requirements, Sample, WeightsFile, answer, problem
 
 START_SECONDS = 30.0
 ANSWER_SECONDS = 10.0

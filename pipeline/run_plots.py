@@ -1,8 +1,6 @@
 """Plots of a run for an HTML page: losses, attempts per face, throughput."""
 
-import io
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from manifests.schema import ACCEPTED, FAILED, REJECTED
+from pipeline.inline_svg import inline_svg
 from pipeline.run_history import Throughput
 from pipeline.run_tallies import RunTallies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MOST_LOSS_BINS: Final = 60
 _TAIL = 0.995  # of the losses are drawn at their place, the rest in the last bin
@@ -240,7 +238,7 @@ def _drawn(
             lower = figure.add_axes((_LEFT / width, _BELOW / total, inner, (strip - 0.2) / total))
             draw_below(lower)
             _plain(lower)
-        return RunPlot(_svg(figure, caption), caption)
+        return RunPlot(inline_svg(figure, caption, _VARIABLES), caption)
 
 
 def _plain(axes: "Axes") -> None:
@@ -252,21 +250,3 @@ def _plain(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _svg(figure: "Figure", caption: str) -> str:
-    drawing = io.StringIO()
-    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
-    svg = drawing.getvalue()
-    svg = svg[svg.index("<svg") :]  # no XML declaration inside of HTML
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)[\")]", svg))
-    # Names of groups would be the same in every plot of the page; nobody refers to them.
-    svg = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in used else "", svg)
-    for side in ("width", "height"):
-        svg = re.sub(rf'(<svg [^>]*?){side}="[^"]*"', r"\1", svg, count=1)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", "font-family: inherit", svg)
-    label = caption.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()

@@ -34,7 +34,6 @@ from pipeline.instant_engine import InstantEngine
 from pipeline.network import NetworkReference, reference
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import TOPIC as PROGRESS_TOPIC
-from pipeline.resident_memory import peak_growth
 from pipeline.run_document import input_paths, run_document
 from pipeline.scale_inputs import CELEBA_FACES, WIKIART_PAINTINGS, write_celeba, write_wikiart
 from pipeline.scale_result import (
@@ -50,6 +49,7 @@ from pipeline.scale_result import (
 from pipeline.shard_task import run_shard
 from pipeline.task_timeline import Timeline, recorded
 from stylize.errors import WeightsError
+from stylize.resident_memory import peak_growth
 from stylize.settings import TransferSettings
 
 GROWTH: Final = (1, 10)

@@ -17,6 +17,7 @@ from manifests.image_source import ImageSource
 from manifests.redaction import redact
 from manifests.remote_path import is_url
 from manifests.run import JOURNAL_FOLDER, RUN_FILE, open_filesystem
+from pipeline.file_digest import file_digest
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,6 @@ def _gpu_problem() -> str | None:
     if torch.cuda.is_available():
         return None
     return "declares a GPU, but its PyTorch sees none; mend its driver, or install a CUDA build of PyTorch there"
-
-
-def file_digest(path: str) -> str:
-    """Return the SHA-256 (hex) of a file's bytes; OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remedy(place: str) -> str:

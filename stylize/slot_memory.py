@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 
+from stylize.resident_memory import peak_growth
 from stylize.slots import Slots
 from stylize.transfer import StyleTransfer
 
@@ -42,19 +42,4 @@ def _cuda_peak(device: torch.device, work: Callable[[], None]) -> int | None:
 
 
 def _resident_peak(work: Callable[[], None]) -> int | None:
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
-            reset.write("5")  # the peak begins anew at what is resident now
-        before = _status("VmRSS")
-        work()
-        return _status("VmHWM") - before
-    except OSError:
-        return None
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        found = re.search(rf"^{field}:\s+(\d+) kB", file.read(), re.MULTILINE)
-    if found is None:
-        raise OSError(f"no {field}")
-    return int(found[1]) * 1024
+    return peak_growth(work)[1]

@@ -18,7 +18,7 @@ from manifests.errors import InputError
 from pipeline.exhibition import demo_museum as demo_museum_module
 from pipeline.exhibition import exhibit as exhibit_module
 from pipeline.exhibition.demo_museum import DemoMuseum
-from pipeline.exhibition.exhibit import exhibit, exhibit_demo
+from pipeline.exhibition.exhibit import exhibit
 from pipeline.exhibition.messages import read_messages
 from pipeline.exhibition.museum import Museum
 from pipeline.exhibition.serving import bound_socket
@@ -41,7 +41,7 @@ def index(tmp_path_factory):
     return make_index(tmp_path_factory.mktemp("exhibit"))
 
 
-def opened(monkeypatch, look, *arguments, call=exhibit, **options):
+def opened(monkeypatch, look, *arguments, **options):
     """Call `exhibit` with a server that looks at the application once, and return what was said."""
 
     class Once:
@@ -55,7 +55,7 @@ def opened(monkeypatch, look, *arguments, call=exhibit, **options):
 
     said: list[str] = []
     monkeypatch.setattr(exhibit_module, "server", Once)
-    call(*arguments, port=0, detector="centre", notify=said.append, **options)
+    exhibit(*arguments, port=0, detector="centre", notify=said.append, **options)
     return said
 
 
@@ -185,7 +185,7 @@ def test_the_demo_is_made_and_opened(index, monkeypatch):
         assert '"demo": true' in page
 
     monkeypatch.setattr(demo_museum_module, "demo_museum", make)
-    opened(monkeypatch, look, "place", call=exhibit_demo)
+    opened(monkeypatch, look, None, demo_folder="place")
     assert asked == ["place"]
 
 
@@ -205,9 +205,9 @@ def test_the_demo_is_not_made_for_nothing(monkeypatch):
     ]
     for options, sentence in refused:
         with pytest.raises(InputError, match=sentence):
-            exhibit_demo("place", **{"port": 0, "detector": "centre", **options})
+            exhibit(None, **{"port": 0, "detector": "centre", **options})
     with bound_socket("127.0.0.1", 0) as taken, pytest.raises(InputError, match="cannot be served"):
-        exhibit_demo("place", port=taken.getsockname()[1], detector="centre")
+        exhibit(None, port=taken.getsockname()[1], detector="centre")
 
 
 def test_a_demo_s_folder_of_somebody_whom_nobody_knows():

@@ -22,10 +22,11 @@ from pipeline import preflight as preflight_module
 from pipeline import shard_task, submission, worker_check
 from pipeline.build import build
 from pipeline.config import BuildConfig, ExecutionConfig
+from pipeline.file_digest import file_digest
 from pipeline.network import NetworkReference
 from pipeline.preflight import Gate, check_versions, marked, preflight, requirements
 from pipeline.submission import Crew, Flight
-from pipeline.worker_check import WeightsFile, file_digest, problem
+from pipeline.worker_check import WeightsFile, problem
 from stylize.settings import TransferSettings
 from stylize.weights import load_weights
 from tests.dask_processes import wait_for_workers, worker

@@ -5,7 +5,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -35,9 +34,10 @@ CENTRE: Final = "centre"
 
 
 def exhibit(
-    index: str | os.PathLike[str],
+    index: str | os.PathLike[str] | None,
     museum: str | os.PathLike[str] | Museum | None = None,
     *,
+    demo_folder: str | os.PathLike[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8077,
     language: str | None = None,
@@ -49,18 +49,21 @@ def exhibit(
     detector: str = "auto",
     detector_weights: str | os.PathLike[str] | None = None,
     allowed_hosts: Sequence[str] = (),
-    demo: bool = False,
     notify: Callable[[str], None] = lambda sentence: None,
 ) -> None:
     """Serve the exhibition until it is interrupted.
 
+    What costs nothing to check (address, settings, detector) is checked first: making the demo takes minutes.
+
     Args:
-        index: folder of the index.
+        index: folder of the index; None is the demo's museum, made if it is not there, with a museum and a model of its
+            own.
         museum: its TOML file, or a museum; None knows of the works what the index says.
+        demo_folder: of the demo, as for `demo_museum`.
         host, port: where to serve. Browsers give a camera to pages of this machine and to https alone, so an address
             that others can reach needs a proxy that speaks https in front of it.
         language: that pages open in; None is the museum's.
-        weight, k, idle_seconds, demo: as of `ExhibitionSettings`.
+        weight, k, idle_seconds: as of `ExhibitionSettings`.
         places: where the model is now, as for `search`.
         device: of the networks, as for `training_device`.
         detector: "auto", "centerface" or "s3fd", as for `open_detector`; or "centre", which takes the middle of the
@@ -72,108 +75,36 @@ def exhibit(
     Raises:
         InputError: the extra is not installed; index, model, museum, detector or a number is not what is said above;
             the address is taken.
-        RunError: a file is damaged.
+        RunError: a file is damaged, or the demo could not be made.
     """
     settings = ExhibitionSettings(
         language=language,
         weight=weight,
         k=k,
         idle_seconds=idle_seconds,
-        allowed_hosts=_names(host, allowed_hosts),
-        demo=demo,
+        allowed_hosts=(*allowed_hosts, *([] if is_unspecified(host) else [host])),
+        demo=index is None,
     )
-    machine = _Machine(host, port, device, detector, detector_weights)
-    _serve(lambda: _Collection(index, museum, places), settings, machine, notify)
-
-
-def exhibit_demo(
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8077,
-    language: str | None = None,
-    weight: float | None = None,
-    k: int = 12,
-    idle_seconds: float = 90.0,
-    device: str | None = None,
-    detector: str = "auto",
-    detector_weights: str | os.PathLike[str] | None = None,
-    allowed_hosts: Sequence[str] = (),
-    notify: Callable[[str], None] = lambda sentence: None,
-) -> None:
-    """Serve the demo's museum, made first if it is not there, until it is interrupted.
-
-    Making it takes minutes, so the address, the settings and the detector are checked before.
-
-    Args:
-        folder: as for `demo_museum`.
-        host, port, language, weight, k, idle_seconds, device, detector, detector_weights, allowed_hosts, notify: as for
-            `exhibit`.
-
-    Raises:
-        InputError, RunError: as `demo_museum` and `exhibit`.
-    """
-
-    def collect() -> _Collection:
-        from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415 - the training, too
-
-        made = demo_museum(folder, device=device, notify=notify)
-        return _Collection(made.index, made.museum, made.places)
-
-    settings = ExhibitionSettings(
-        language=language,
-        weight=weight,
-        k=k,
-        idle_seconds=idle_seconds,
-        allowed_hosts=_names(host, allowed_hosts),
-        demo=True,
-    )
-    _serve(collect, settings, _Machine(host, port, device, detector, detector_weights), notify)
-
-
-@dataclass(frozen=True)
-class _Machine:
-    """Where and with what is served, as `exhibit` takes it."""
-
-    host: str
-    port: int
-    device: str | None
-    detector: str
-    detector_weights: str | os.PathLike[str] | None
-
-
-@dataclass(frozen=True)
-class _Collection:
-    """What is shown: index, museum, and where its model is, as `exhibit` takes them."""
-
-    index: str | os.PathLike[str]
-    museum: str | os.PathLike[str] | Museum | None
-    places: ModelPlaces | None
-
-
-def _serve(
-    collect: Callable[[], _Collection],
-    settings: ExhibitionSettings,
-    machine: _Machine,
-    notify: Callable[[str], None],
-) -> None:
-    """Serve; what costs nothing to check is checked before the collection is asked for."""
     require_server()
     _check_language(settings, LANGUAGES)
-    with bound_socket(machine.host, machine.port) as bound:
-        chosen = training_device(machine.device)
-        detect = _detector(machine.detector, machine.detector_weights, chosen)
-        collection = collect()
-        opened = open_index(collection.index)
-        shown = _museum(collection.museum, opened)
-        gallery = Gallery(opened, open_model_of(opened, collection.places, chosen))
+    with bound_socket(host, port) as bound:
+        chosen = training_device(device)
+        detect = _detector(detector, detector_weights, chosen)
+        if index is None:
+            from pipeline.exhibition.demo_museum import demo_museum  # noqa: PLC0415 - the training, too
+
+            made = demo_museum(demo_folder, device=device, notify=notify)
+            index, museum, places = made.index, made.museum, made.places
+        opened = open_index(index)
+        shown = _museum(museum, opened)
+        gallery = Gallery(opened, open_model_of(opened, places, chosen))
         check_choices(opened, shown, settings)
         app = _app(gallery, shown, settings, detect)
         _prepare(gallery)
-        for line in _warnings(machine.host, settings, shown, gallery):
+        for line in _warnings(host, settings, shown, gallery):
             notify(line)
         notify(f"{len(gallery):,} faces; {gallery.model.title}, on {chosen}")
-        notify(f"the exhibition is open at {address_of(bound, machine.host)} (Ctrl-C closes it)")
+        notify(f"the exhibition is open at {address_of(bound, host)} (Ctrl-C closes it)")
         server(app).run(sockets=[bound])
 
 
@@ -189,10 +120,6 @@ def _check_language(settings: ExhibitionSettings, languages: Sequence[str]) -> N
         raise InputError(
             f'the pages do not speak the language "{settings.language}"; choose from {", ".join(languages)}'
         )
-
-
-def _names(host: str, allowed_hosts: Sequence[str]) -> tuple[str, ...]:
-    return (*allowed_hosts, *([] if is_unspecified(host) else [host]))
 
 
 def _museum(museum: str | os.PathLike[str] | Museum | None, index: Index) -> Museum:

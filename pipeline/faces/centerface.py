@@ -17,8 +17,8 @@ from torch import Tensor
 from manifests.errors import InputError
 from pipeline.faces.detector import LONG_SIDES, OVERLAP, Detector, Pixels
 from pipeline.faces.face_box import FaceBox, suppressed
-from pipeline.faces.file_digest import file_digest
 from pipeline.faces.onnx_network import OnnxNetwork, read_onnx
+from pipeline.file_digest import file_digest
 
 NAME: Final = "centerface"
 CONFIDENCE: Final = 0.35

@@ -9,9 +9,9 @@ import torch
 from manifests.errors import InputError
 from pipeline.faces.detector import LONG_SIDES, OVERLAP, Detector, Pixels
 from pipeline.faces.face_box import FaceBox, suppressed
-from pipeline.faces.file_digest import file_digest
 from pipeline.faces.s3fd import S3FD, STRIDES, decode
 from pipeline.faces.s3fd_checkpoint import Convention, load_s3fd
+from pipeline.file_digest import file_digest
 
 NAME: Final = "s3fd"
 CONFIDENCE: Final = 0.5

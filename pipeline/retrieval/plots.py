@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.inline_svg import inline_svg
 from pipeline.retrieval.evaluation_result import Evaluation, WeightResult
 from pipeline.retrieval.feedback_curve import FeedbackCurve
 from pipeline.retrieval.report_grids import main_weight
@@ -294,7 +294,7 @@ def _draw(title: str, lines: Sequence[_Line], axis: Callable[["Axes"], None], ca
             borderaxespad=0,
             borderpad=0,
         )
-        return Plot(_png(figure), _svg(figure, caption), caption)
+        return Plot(_png(figure), inline_svg(figure, caption, _VARIABLES), caption)
 
 
 def _fit(axes: "Axes") -> None:
@@ -312,21 +312,3 @@ def _png(figure: "Figure") -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
     return picture.getvalue()
-
-
-def _svg(figure: "Figure", caption: str) -> str:
-    drawing = io.StringIO()
-    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
-    svg = drawing.getvalue()
-    svg = svg[svg.index("<svg") :]  # no XML declaration inside of HTML
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)[\")]", svg))
-    # Names of groups would be the same in every plot of a page, where they have to be unique; nobody refers to them.
-    svg = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in used else "", svg)
-    svg = re.sub(r'(<svg [^>]*?)width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg, count=1)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    svg = re.sub(r"font-family: [^;\"]*|'DejaVu Sans'[^;\"]*", "font-family: inherit", svg)
-    label = caption.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
